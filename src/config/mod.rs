@@ -1,0 +1,199 @@
+//! What the operator said, checked once: `Config` is immutable and has no "unset" that means a default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{PoolMode, Secret};
+
+/// Everything Causeway runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Data-plane threads; one current-thread runtime each.
+    pub workers: usize,
+    pub listeners: Vec<Listener>,
+    pub clusters: Vec<Cluster>,
+    pub users: BTreeMap<String, User>,
+    pub auth_type: AuthType,
+    pub pool: Pool,
+    pub routing: Routing,
+    pub probe: Probe,
+    pub limits: Limits,
+    pub metrics: Option<Metrics>,
+    pub log: Log,
+    /// How long running transactions may take to end after SIGTERM.
+    pub shutdown_timeout: Duration,
+}
+
+/// Where clients connect, or where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// `host` is a name or an IP address.
+    Tcp { host: String, port: u16 },
+    /// The directory that holds `.s.PGSQL.<port>`, as in libpq.
+    Unix { directory: PathBuf, port: u16 },
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: Address,
+    pub tls: ClientTls,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug)]
+pub enum ClientTls {
+    Disable,
+    /// Clients may use TLS.
+    Allow { cert_file: PathBuf, key_file: PathBuf },
+    /// Clients without TLS are refused.
+    Require { cert_file: PathBuf, key_file: PathBuf },
+}
+
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub name: String,
+    /// Database names that it serves; empty means all.
+    pub databases: Vec<String>,
+    pub nodes: Vec<Node>,
+    pub server_tls: ServerTls,
+    pub control: Control,
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub address: Address,
+}
+
+/// libpq's `sslmode` and what belongs to it, towards nodes.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    pub mode: SslMode,
+    /// `None`: the system's trust store.
+    pub root_cert_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// The login of the prober and of the catalog loader.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub user: String,
+    pub password: Option<Secret>,
+    pub database: String,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthType {
+    Trust,
+    Password,
+    Md5,
+    ScramSha256,
+}
+
+#[derive(Clone, Debug)]
+pub struct User {
+    pub credential: Credential,
+    /// What logs in to the nodes; `None` where the nodes trust us.
+    pub server_password: Option<Secret>,
+    pub pool_mode: Option<PoolMode>,
+    pub pool_size: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// Only with `auth_type = "trust"`.
+    None,
+    Plain(Secret),
+    /// `md5` and 32 hexadecimal digits, as in `pg_authid.rolpassword`.
+    Md5(Secret),
+    /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, as in `pg_authid.rolpassword`.
+    Scram(Secret),
+}
+
+/// Servers per (node, database, user).
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub mode: PoolMode,
+    pub size: usize,
+    pub min_size: usize,
+    pub idle_timeout: Duration,
+    pub lifetime: Duration,
+    pub query_wait_timeout: Duration,
+    pub connect_timeout: Duration,
+    /// Prepared statements kept on one server.
+    pub max_prepared_statements: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// Reads go to replicas; off: everything goes to the primary.
+    pub split: bool,
+    pub max_lag: Duration,
+    pub max_lag_bytes: u64,
+    pub fallback: Fallback,
+    /// How long the shape of a statement that a replica refused stays with the primary.
+    pub rescue_memory: Duration,
+    /// How often the catalog facts are checked for changes.
+    pub catalog_refresh: Duration,
+}
+
+/// Where reads go when no replica is eligible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    Primary,
+    Error,
+}
+
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Probes in a row that must succeed before a node returns to rotation.
+    pub rise: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_client_conn: usize,
+    pub client_login_timeout: Duration,
+    /// Zero: no limit.
+    pub client_idle_timeout: Duration,
+    /// The largest single message from a client.
+    pub max_message_bytes: usize,
+    /// What is held of a batch before it must be sent on to the primary unrouted.
+    pub max_batch_bytes: usize,
+    /// Statement texts and classes remembered per worker.
+    pub memo_bytes: usize,
+    /// Named statements that one client may have at a time.
+    pub max_client_statements: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    /// A `tracing` filter: `info`, or `info,causeway::topology=debug`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
