@@ -12,7 +12,7 @@ pub enum Class {
 }
 
 /// What a statement does to the session beyond its result: a set of bits.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Effects(u32);
 
 impl Effects {
