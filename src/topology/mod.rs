@@ -275,6 +275,8 @@ fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
             accepted = ours.timeline,
             "node can write on a timeline that was left: nothing is sent to it; stop or rebuild it"
         ),
+        // Said already, with the cause; and at the start nothing is known for a moment.
+        (Ineligible::Unreachable, ..) | (Ineligible::LagUnknown, _, None) => {}
         (Ineligible::Primary | Ineligible::NotProbed, ..) => {
             tracing::info!(cluster, node = name, role = node.role.map(Role::as_str), why = why.as_str(), "no reads");
         }
