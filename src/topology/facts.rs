@@ -1,0 +1,257 @@
+//! Keeps the catalog facts of every database in use: loaded over a control connection, reloaded when they changed.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use deadpool_postgres::Client;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::catalog::{CatalogQueries, CatalogRows, change, load};
+use super::control::{Control, ControlError, Timeouts};
+use super::probe::Backoff;
+use super::{Topology, View};
+use crate::config;
+
+/// Databases whose facts are kept; those beyond it are routed as if nothing were known, so more goes to the primary.
+const MAX_DATABASES: usize = 1000;
+/// Loads at a time: each costs a node some 100 ms of work.
+const MAX_LOADS: usize = 4;
+const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), statement: Duration::from_secs(30) };
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// A migration is many statements; one look at the catalog after the last of them is enough.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Facts that no session has held for this long are forgotten.
+const UNUSED: Duration = Duration::from_secs(60 * 60);
+
+/// How rows become facts.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogReader<T> {
+    pub queries: CatalogQueries,
+    /// What holds before anything is loaded.
+    pub unloaded: fn() -> T,
+    pub build: fn(CatalogRows) -> T,
+}
+
+/// The facts of one database. A session holds it and reads it with every statement that the memo does not know.
+#[derive(Debug)]
+pub struct Facts<T> {
+    database: String,
+    loaded: ArcSwap<Loaded<T>>,
+    refresh: Notify,
+}
+
+/// One state of the catalog.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// 0 until something is loaded; grows with every load.
+    pub version: u64,
+    pub facts: T,
+}
+
+impl<T> Facts<T> {
+    fn new(database: &str, unloaded: T) -> Arc<Self> {
+        Arc::new(Self {
+            database: database.to_owned(),
+            loaded: ArcSwap::from_pointee(Loaded { version: 0, facts: unloaded }),
+            refresh: Notify::new(),
+        })
+    }
+
+    /// The facts as they are known now. No lock, no wait.
+    pub fn load(&self) -> Guard<Arc<Loaded<T>>> {
+        self.loaded.load()
+    }
+
+    /// A session saw DDL commit: look for changes soon. Many requests make one look.
+    pub fn request_refresh(&self) {
+        self.refresh.notify_one();
+    }
+
+    fn store(&self, facts: T) {
+        let version = self.loaded.load().version + 1;
+        self.loaded.store(Arc::new(Loaded { version, facts }));
+    }
+}
+
+/// The facts of all databases of one cluster that are in use.
+pub struct FactsStore<T> {
+    source: Arc<Source<T>>,
+    control_plane: Handle,
+    loaders: Mutex<JoinSet<()>>,
+}
+
+/// What a loader needs.
+struct Source<T> {
+    cluster: config::Cluster,
+    topology: Arc<Topology>,
+    tls: MakeRustlsConnect,
+    reader: CatalogReader<T>,
+    /// How often to look for changes.
+    interval: Duration,
+    databases: Mutex<HashMap<String, Arc<Facts<T>>>>,
+    loads: Semaphore,
+}
+
+impl<T: Send + Sync + 'static> FactsStore<T> {
+    /// Loads nothing yet.
+    pub fn new(
+        cluster: &config::Cluster,
+        routing: &config::Routing,
+        topology: &Arc<Topology>,
+        reader: CatalogReader<T>,
+        control_plane: &Handle,
+    ) -> Self {
+        let source = Source {
+            cluster: cluster.clone(),
+            topology: Arc::clone(topology),
+            tls: topology.tls.clone(),
+            reader,
+            interval: routing.catalog_refresh,
+            databases: Mutex::default(),
+            loads: Semaphore::new(MAX_LOADS),
+        };
+        Self { source: Arc::new(source), control_plane: control_plane.clone(), loaders: Mutex::default() }
+    }
+
+    /// The facts of a database. The first call for it starts to load them; until then nothing is known.
+    pub fn facts(&self, database: &str) -> Arc<Facts<T>> {
+        let mut databases = self.source.databases.lock();
+        if let Some(facts) = databases.get(database) {
+            return Arc::clone(facts);
+        }
+        let facts = Facts::new(database, (self.source.reader.unloaded)());
+        if databases.len() >= MAX_DATABASES {
+            tracing::warn!(cluster = self.source.cluster.name, database, "too many databases to keep facts of");
+            return facts;
+        }
+        databases.insert(database.to_owned(), Arc::clone(&facts));
+        drop(databases);
+        let mut loaders = self.loaders.lock();
+        while loaders.try_join_next().is_some() {}
+        loaders.spawn_on(keep_loaded(Arc::clone(&self.source), Arc::clone(&facts)), &self.control_plane);
+        facts
+    }
+
+    /// Stops loading. What is loaded stays.
+    pub fn shutdown(&self) {
+        self.loaders.lock().abort_all();
+    }
+}
+
+impl<T> fmt::Debug for FactsStore<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let databases = self.source.databases.lock().len();
+        f.debug_struct("FactsStore").field("databases", &databases).finish_non_exhaustive()
+    }
+}
+
+/// The life of a loader.
+async fn keep_loaded<T: Send + Sync>(source: Arc<Source<T>>, facts: Arc<Facts<T>>) {
+    let mut backoff = Backoff::new(FIRST_RETRY, source.interval);
+    let mut seen = None;
+    let mut last_used = Instant::now();
+    loop {
+        let pause = match source.refresh(&facts, &mut seen).await {
+            Ok(()) => {
+                backoff.reset();
+                source.interval
+            }
+            Err(error) => {
+                tracing::warn!(
+                    cluster = source.cluster.name,
+                    database = facts.database,
+                    %error,
+                    "catalog facts cannot be loaded; what is not known to be a read goes to the primary"
+                );
+                if error.sqlstate() == Some(&SqlState::INVALID_CATALOG_NAME) {
+                    source.forget(&facts);
+                    return;
+                }
+                backoff.pause()
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = facts.refresh.notified() => tokio::time::sleep(DEBOUNCE).await,
+        }
+        if Source::in_use(&facts) {
+            last_used = Instant::now();
+        } else if last_used.elapsed() >= UNUSED && source.forget_unused(&facts) {
+            return;
+        }
+    }
+}
+
+impl<T> Source<T> {
+    /// Loads if the catalog is not as it was `seen` last.
+    async fn refresh(&self, facts: &Facts<T>, seen: &mut Option<String>) -> Result<(), ControlError> {
+        let view = self.topology.wait_for(View::serves).await;
+        let Some(node) = view
+            .primary
+            .or_else(|| view.eligible().next().map(|node| node.id))
+            .and_then(|id| self.cluster.nodes.get(id.index()))
+        else {
+            return Err(ControlError::Answer("no node serves"));
+        };
+        let Ok(_turn) = self.loads.acquire().await else { return Ok(()) };
+        // A connection for each look: one that idles in every database would take slots that clients need.
+        let control = Control::new(&self.cluster, node, &facts.database, TIMEOUTS, self.tls.clone())?;
+        let queries = &self.reader.queries;
+        let before = seen.as_deref();
+        let news = control.with(async |client| look(client, queries, before).await).await?;
+        if let Some((state, rows)) = news {
+            facts.store((self.reader.build)(rows));
+            *seen = Some(state);
+            tracing::info!(
+                cluster = self.cluster.name,
+                database = facts.database,
+                node = node.name,
+                version = facts.load().version,
+                "catalog facts loaded"
+            );
+        }
+        Ok(())
+    }
+
+    /// Does anybody hold the facts but the map and the loader?
+    fn in_use(facts: &Arc<Facts<T>>) -> bool {
+        Arc::strong_count(facts) > 2
+    }
+
+    fn forget(&self, facts: &Facts<T>) {
+        self.databases.lock().remove(&facts.database);
+    }
+
+    /// Under the lock nobody can take them out of the map, so unused is certain.
+    fn forget_unused(&self, facts: &Arc<Facts<T>>) -> bool {
+        let mut databases = self.databases.lock();
+        let unused = !Self::in_use(facts);
+        if unused {
+            databases.remove(&facts.database);
+        }
+        unused
+    }
+}
+
+/// The state of the catalog and its rows, if it is not what was seen before.
+async fn look(
+    client: &Client,
+    queries: &CatalogQueries,
+    before: Option<&str>,
+) -> Result<Option<(String, CatalogRows)>, ControlError> {
+    // Asked before the rows are read: a change in between is then found by the next look.
+    let state = change(client, queries).await?;
+    if before == Some(state.as_str()) {
+        return Ok(None);
+    }
+    Ok(Some((state, load(client, queries).await?)))
+}
