@@ -146,7 +146,7 @@ impl Server {
     }
 
     /// Says good-bye, so that the node need not log a lost connection.
-    pub async fn close(&mut self) {
+    pub async fn say_goodbye(&mut self) {
         let farewell = async {
             let _ = self.stream.write_all(TERMINATE).await;
             self.stream.shutdown().await;

@@ -127,6 +127,13 @@ impl LoginIo {
         Ok(Self::new(acceptor.accept(self.stream, opening).await?))
     }
 
+    /// Reads until the peer closes, and throws it away.
+    pub async fn read_to_end(&mut self) {
+        while matches!(self.read_more().await, Ok(bytes) if bytes > 0) {
+            self.inbound.clear();
+        }
+    }
+
     /// Gives the stream back, with what has been read of it and not been used.
     pub fn into_parts(self) -> (Stream, BytesMut) {
         (self.stream, self.inbound)

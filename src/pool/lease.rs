@@ -4,7 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Pool, Pooled};
+use super::{Close, Pool, Pooled};
+use crate::metrics::GaugeGuard;
 use crate::types::WorkerId;
 
 /// The right to one server of a pool. Dropping it frees the place.
@@ -20,7 +21,8 @@ impl<S: Pooled> Place<S> {
     }
 
     pub fn fill(self, server: S, worker: WorkerId) -> Lease<S> {
-        Lease { held: Some((server, self)), worker }
+        let counted = self.pool.as_ref().map(|pool| pool.metrics.active_server());
+        Lease { held: Some((server, self)), worker, _counted: counted }
     }
 
     /// The server is parked: its place stays taken.
@@ -43,6 +45,7 @@ pub struct Lease<S: Pooled> {
     /// `None` only while `release` or `rehome_to` takes it apart.
     held: Option<(S, Place<S>)>,
     worker: WorkerId,
+    _counted: Option<GaugeGuard>,
 }
 
 impl<S: Pooled> Lease<S> {
@@ -50,8 +53,17 @@ impl<S: Pooled> Lease<S> {
     pub fn release(mut self, now: Instant) {
         let Some((server, place)) = self.held.take() else { return };
         let Some(pool) = place.pool.clone() else { return };
-        if !pool.lifetime_is_over(&server, now) {
+        if pool.lifetime_is_over(&server, now) {
+            pool.metrics.closed(Close::Lifetime.as_str());
+        } else {
             pool.give_back(server, self.worker, now, place);
+        }
+    }
+
+    /// Closes the server, and counts why.
+    pub fn close(self, reason: Close) {
+        if let Some(pool) = self.held.as_ref().and_then(|(_, place)| place.pool.as_ref()) {
+            pool.metrics.closed(reason.as_str());
         }
     }
 

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use self::lease::{Lease, Place};
-use self::store::{Next, Store};
+use self::store::{Next, Store, Verdict};
 use crate::error::{Error, Result, sqlstate};
-use crate::metrics::PoolMetrics;
+use crate::metrics::{GaugeGuard, PoolMetrics, WaitGuard};
 use crate::types::WorkerId;
 
 /// What a pool must know about the servers that it keeps.
@@ -49,8 +49,46 @@ pub struct Pool<S: Pooled> {
     /// For messages: `node "a", database "app", user "app"`.
     name: String,
     limits: Limits,
-    store: Mutex<Store<Turn<S>, S>>,
+    store: Mutex<Store<Turn<S>, Parked<S>>>,
     metrics: Arc<PoolMetrics>,
+}
+
+/// An idle server.
+#[derive(Debug)]
+struct Parked<S> {
+    server: S,
+    _counted: GaugeGuard,
+}
+
+/// Why a server was closed: a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Close {
+    IdleTimeout,
+    Lifetime,
+    /// It closed, or said something, while it was idle.
+    NotQuiet,
+    /// It was lost while it worked, or broke the protocol.
+    Lost,
+    /// Its client left in the middle of a statement.
+    Abandoned,
+    /// A cancel request may still be under way to it.
+    Cancelled,
+    /// It could not be cleaned.
+    Unclean,
+}
+
+impl Close {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "idle_timeout",
+            Self::Lifetime => "lifetime",
+            Self::NotQuiet => "not_quiet",
+            Self::Lost => "lost",
+            Self::Abandoned => "abandoned",
+            Self::Cancelled => "cancelled",
+            Self::Unclean => "unclean",
+        }
+    }
 }
 
 /// What a waiter gets when it is its turn.
@@ -88,14 +126,18 @@ impl<S: Pooled> Pool<S> {
         loop {
             let next = self.store.lock().take(worker);
             match next {
-                Next::Own(server) => {
-                    let mut lease = self.lend(server, worker);
+                Next::Own(parked) => {
+                    let mut lease = self.lend(parked.server, worker);
                     if lease.is_quiet() {
                         return Attempt::Server(lease);
                     }
+                    lease.close(Close::NotQuiet);
                 }
-                Next::Foreign(server) => {
-                    if let Some(lease) = self.lend(server, worker).rehome_to(worker) {
+                Next::Foreign { parked, home } => {
+                    let mut lease = self.lend(parked.server, home);
+                    if !lease.is_quiet() {
+                        lease.close(Close::NotQuiet);
+                    } else if let Some(lease) = lease.rehome_to(worker) {
                         return Attempt::Server(lease);
                     }
                 }
@@ -112,23 +154,23 @@ impl<S: Pooled> Pool<S> {
     fn enqueue(self: &Arc<Self>) -> Waiting<S> {
         let (sender, receiver) = oneshot::channel();
         self.store.lock().wait(sender);
-        Waiting { pool: Arc::clone(self), receiver }
+        Waiting { pool: Arc::clone(self), receiver, counted: Some(self.metrics.waiting_client()) }
     }
 
     /// Idle servers of `worker` that have been idle or alive for too long; the caller closes them.
-    pub fn expired(self: &Arc<Self>, worker: WorkerId, now: Instant) -> Vec<Lease<S>> {
+    pub fn expired(self: &Arc<Self>, worker: WorkerId, now: Instant) -> Vec<(Lease<S>, Close)> {
         let over = |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
         let limits = self.limits;
-        let servers = self.store.lock().take_idle_where(worker, limits.min_size, |server, idle_since| {
-            if over(server.connected_at(), limits.lifetime) {
-                store::Verdict::Close
+        let servers = self.store.lock().take_idle_where(worker, limits.min_size, |parked, idle_since| {
+            if over(parked.server.connected_at(), limits.lifetime) {
+                Verdict::Close(Close::Lifetime)
             } else if over(idle_since, limits.idle_timeout) {
-                store::Verdict::CloseUnlessNeeded
+                Verdict::CloseUnlessNeeded(Close::IdleTimeout)
             } else {
-                store::Verdict::Keep
+                Verdict::Keep
             }
         });
-        servers.into_iter().map(|server| self.lend(server, worker)).collect()
+        servers.into_iter().map(|(parked, reason)| (self.lend(parked.server, worker), reason)).collect()
     }
 
     /// The right to connect one more server when there are fewer than `min_pool_size`.
@@ -149,7 +191,7 @@ impl<S: Pooled> Pool<S> {
         let mut store = self.store.lock();
         match store.next_waiter() {
             None => {
-                store.park(server, worker, now);
+                store.park(Parked { server, _counted: self.metrics.idle_server() }, worker, now);
                 place.keep();
             }
             Some(waiter) => {
@@ -177,6 +219,7 @@ impl<S: Pooled> Pool<S> {
 pub struct Waiting<S: Pooled> {
     pool: Arc<Pool<S>>,
     receiver: oneshot::Receiver<Turn<S>>,
+    counted: Option<WaitGuard>,
 }
 
 impl<S: Pooled> Waiting<S> {
@@ -188,7 +231,7 @@ impl<S: Pooled> Waiting<S> {
             // The sender is dropped only with the pool.
             Ok(Err(_)) => return Err(self.timed_out(limit)),
             Err(_) => {
-                self.pool.metrics.wait_timeouts.inc();
+                self.counted.take().map(WaitGuard::timed_out);
                 return Err(self.timed_out(limit));
             }
         };

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use hashlink::LruCache;
 use parking_lot::Mutex;
 
-use super::{Attempt, Lease, Limits, Pool, Pooled};
+use super::{Attempt, Lease, Limits, Place, Pool, Pooled};
 use crate::backend::Server;
 use crate::backend::connect::{Endpoint, ServerLogin, connect};
 use crate::backend::params::{Params, Reported};
@@ -61,19 +61,34 @@ impl PoolSet {
     /// # Errors
     /// `query_wait_timeout` is over, or the node cannot be connected to (`Retry::Elsewhere`).
     pub async fn lease(&self, node: NodeId, worker: WorkerId) -> Result<Lease<Server>> {
-        let pool = &self.pools[node.index()];
-        let mut attempt = pool.attempt(worker);
+        self.finish(node, worker, self.pools[node.index()].attempt(worker)).await
+    }
+
+    /// Carries an attempt at this node's pool to its end.
+    ///
+    /// # Errors
+    /// As [`Self::lease`].
+    pub async fn finish(&self, node: NodeId, worker: WorkerId, mut attempt: Attempt<Server>) -> Result<Lease<Server>> {
         loop {
             attempt = match attempt {
                 Attempt::Server(lease) => return Ok(lease),
-                Attempt::Connect(place) => {
-                    let server = connect(&self.endpoints[node.index()], &self.login).await?;
-                    pool.metrics().connects.inc();
-                    return Ok(place.fill(server, worker));
-                }
+                Attempt::Connect(place) => return self.connect(node, place, worker).await,
                 Attempt::Wait(waiting) => waiting.turn(worker).await?,
             }
         }
+    }
+
+    /// A new server in a place of this node's pool.
+    ///
+    /// # Errors
+    /// The node cannot be connected to (`Retry::Elsewhere`).
+    pub async fn connect(&self, node: NodeId, place: Place<Server>, worker: WorkerId) -> Result<Lease<Server>> {
+        let metrics = self.pools[node.index()].metrics();
+        let server = connect(&self.endpoints[node.index()], &self.login).await;
+        let server = server.inspect_err(|_| metrics.failed_connects.inc())?;
+        metrics.connects.inc();
+        self.learn_greeting(&server.reported);
+        Ok(place.fill(server, worker))
     }
 
     pub fn greeting(&self) -> Option<Arc<Reported>> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::Close;
 use crate::types::WorkerId;
 
 /// `T` is what a waiter is sent, `S` a server.
@@ -29,7 +30,11 @@ struct Idle<S> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<S> {
     Own(S),
-    Foreign(S),
+    /// Idle on another worker.
+    Foreign {
+        parked: S,
+        home: WorkerId,
+    },
     /// One place is taken for the caller.
     Grow,
     Wait,
@@ -38,9 +43,9 @@ pub(super) enum Next<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Keep,
-    Close,
+    Close(Close),
     /// Closed as long as the minimum stays.
-    CloseUnlessNeeded,
+    CloseUnlessNeeded(Close),
 }
 
 impl<T, S> Store<T, S> {
@@ -66,8 +71,9 @@ impl<T, S> Store<T, S> {
             self.taken += 1;
             return Next::Grow;
         }
-        match self.idle.iter_mut().find_map(Vec::pop) {
-            Some(idle) => Next::Foreign(idle.server),
+        let foreign = self.idle.iter_mut().enumerate().find_map(|(home, idle)| Some((idle.pop()?, WorkerId(home))));
+        match foreign {
+            Some((idle, home)) => Next::Foreign { parked: idle.server, home },
             None => Next::Wait,
         }
     }
@@ -110,17 +116,17 @@ impl<T, S> Store<T, S> {
         worker: WorkerId,
         minimum: usize,
         mut judge: impl FnMut(&S, Instant) -> Verdict,
-    ) -> Vec<S> {
+    ) -> Vec<(S, Close)> {
         let mut spare = self.taken.saturating_sub(minimum);
         let mut taken = Vec::new();
         let kept = std::mem::take(self.of(worker)).into_iter().filter_map(|idle| {
-            match judge(&idle.server, idle.since) {
+            let reason = match judge(&idle.server, idle.since) {
                 Verdict::Keep => return Some(idle),
-                Verdict::CloseUnlessNeeded if spare == 0 => return Some(idle),
-                Verdict::Close | Verdict::CloseUnlessNeeded => {}
-            }
+                Verdict::CloseUnlessNeeded(_) if spare == 0 => return Some(idle),
+                Verdict::Close(reason) | Verdict::CloseUnlessNeeded(reason) => reason,
+            };
             spare = spare.saturating_sub(1);
-            taken.push(idle.server);
+            taken.push((idle.server, reason));
             None
         });
         let kept: Vec<_> = kept.collect();

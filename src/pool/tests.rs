@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 
 use super::store::{Next, Store};
 use super::*;
+use crate::metrics::Metrics;
 
 #[derive(Debug)]
 struct Fake {
@@ -38,7 +39,8 @@ fn limits(size: usize) -> Limits {
 }
 
 fn pool(limits: Limits) -> Arc<Pool<Fake>> {
-    Pool::new("test".into(), 2, limits, PoolMetrics::unregistered())
+    let metrics = Metrics::new().unwrap();
+    Pool::new("test".into(), 2, limits, metrics.pool("main", "a", "app", "app"))
 }
 
 const ONE: WorkerId = WorkerId(0);
@@ -137,7 +139,7 @@ fn old_and_idle_servers_expire_down_to_the_minimum() {
     let leases: Vec<_> = (0..3).map(|id| connect(&pool, ONE, id)).collect();
     let start = Instant::now();
     leases.into_iter().for_each(|lease| lease.release(start));
-    let expired = |after: u64| pool.expired(ONE, start + Duration::from_secs(after), ).len();
+    let expired = |after: u64| pool.expired(ONE, start + Duration::from_secs(after)).len();
     assert_eq!(expired(1), 0);
     assert_eq!(expired(61), 2);
     assert_eq!(expired(3601), 1);
@@ -171,7 +173,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Take(worker) => match store.take(WorkerId(worker)) {
-                    Next::Own(id) | Next::Foreign(id) => lent.push(id),
+                    Next::Own(id) | Next::Foreign { parked: id, .. } => lent.push(id),
                     Next::Grow => { lent.push(made); made += 1; }
                     Next::Wait => {
                         prop_assert_eq!(lent.len(), size);

@@ -2,6 +2,8 @@
 
 mod balance;
 
+use std::time::Instant;
+
 use crate::config::Fallback;
 use crate::sql::{Class, Hint};
 use crate::topology::View;
@@ -125,7 +127,7 @@ impl NodeSet {
 }
 
 /// Decides. `random(n)` gives a number below `n`.
-pub fn route(request: &Request, view: &View, random: impl FnMut(usize) -> usize) -> Route {
+pub fn route(request: &Request, view: &View, now: Instant, random: impl FnMut(usize) -> usize) -> Route {
     if let Some(stay) = request.stay {
         return Route::Stay(match stay {
             Stay::Transaction => Reason::Transaction,
@@ -136,7 +138,7 @@ pub fn route(request: &Request, view: &View, random: impl FnMut(usize) -> usize)
     }
     match primary_reason(request) {
         Some(reason) => to_primary(request, view, reason),
-        None => to_replica(request, view, random),
+        None => to_replica(request, view, now, random),
     }
 }
 
@@ -159,13 +161,13 @@ fn to_primary(request: &Request, view: &View, reason: Reason) -> Route {
     }
 }
 
-fn to_replica(request: &Request, view: &View, random: impl FnMut(usize) -> usize) -> Route {
+fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(usize) -> usize) -> Route {
     let reason = match request {
         Request { begins_read_only: true, .. } => Reason::ReadOnlyTransaction,
         Request { class: Class::Unknown, .. } => Reason::HintReplica,
         _ => Reason::Read,
     };
-    match balance::choose(view, request.avoid, request.last_replica, random) {
+    match balance::choose(view, request.avoid, request.last_replica, now, random) {
         Some(node) => Route::To(node, reason),
         None if request.fallback == Fallback::Primary => match to_primary(request, view, Reason::NoReplica) {
             Route::Refuse(_) => Route::Refuse(Refusal::NoReplica),

@@ -174,6 +174,7 @@ impl Exchange<'_> {
         let server = &mut *self.held.lease;
         let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
+        drop(observer);
         walked.map_err(|error| {
             self.watch.server_is_gone();
             Outcome::ServerLost(error)

@@ -37,12 +37,12 @@ pub struct Door {
 }
 
 /// Serves one connection from its first byte to its last.
-pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Rc<Door>) {
+pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) {
     let shared = Arc::clone(&worker.shared);
     let _connected = shared.metrics.client();
-    let count = ClientCount::take(&shared);
     let limit = shared.config.limits.client_login_timeout;
-    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, count.is_some())).await;
+    let room = count.is_within_limit();
+    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, room)).await;
     match entered {
         Ok(Some(session)) => session.run().await,
         Ok(None) => {}
@@ -68,7 +68,7 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
         Ok(admitted) => admitted,
         Err(error) => return turn_away(worker, io, &error).await,
     };
-    worker.shared.metrics.login(LoginOutcome::Accepted);
+    worker.shared.metrics.login(LoginOutcome::Ok);
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
@@ -127,10 +127,12 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
 async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Session> {
     tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
     let metrics = &worker.shared.metrics;
-    metrics.error(Origin::Proxy, error.sqlstate());
-    metrics.login(match error.sqlstate() {
-        sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION => LoginOutcome::Denied,
-        _ => LoginOutcome::Failed,
+    metrics.error(Origin::Causeway, error.sqlstate());
+    metrics.login(match (error.sqlstate(), error.fault()) {
+        (sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION, _) => LoginOutcome::Refused,
+        (sqlstate::TOO_MANY_CONNECTIONS, Fault::Limit) => LoginOutcome::TooMany,
+        (_, Fault::Node) => LoginOutcome::NoServer,
+        _ => LoginOutcome::Broken,
     });
     let mut farewell = Vec::new();
     put_error(&mut farewell, Severity::Fatal, error);
@@ -170,7 +172,9 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
         Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
             .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
     })?;
-    let settings = shared.config.users.get(user).cloned().unwrap_or_else(config::User::trusted);
+    let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
+        Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
+    })?;
     let login =
         ServerLogin { user: user.to_owned(), database: database.to_owned(), password: settings.server_password };
     let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));

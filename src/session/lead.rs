@@ -14,7 +14,7 @@ use crate::backend::Server;
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::pool::{Attempt, Lease};
 use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
-use crate::sql::Class;
+use crate::sql::{Class, Effects};
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
 
@@ -146,7 +146,7 @@ impl Session {
     /// What outlives a transaction must not be left on a replica, where later writes could not follow.
     fn check_lasting_effects(&self, survey: &Survey) -> Result<()> {
         let on_replica = self.held.as_ref().is_some_and(|held| held.on_replica);
-        if !on_replica || !survey.effects.lasts() {
+        if !on_replica || !survey.effects.intersects(Effects::LASTING) {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
@@ -176,7 +176,8 @@ impl Session {
         };
         slot.is_done();
         leased.inspect_err(|error| {
-            if error.retry() == Retry::Elsewhere {
+            // The node is not there, or says that it is starting or ending; other refusals say nothing against it.
+            if error.sqlstate().starts_with("08") || error.sqlstate().starts_with("57P") {
                 self.cluster.topology.report_failure(node);
             }
         })
@@ -190,7 +191,11 @@ impl Session {
         }
         let mut survey = task.survey.clone();
         let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open());
-        let (outcome, watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
+        let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
+        if let Some(error) = watch.sync_error.take() {
+            self.abandon_held();
+            return Err(Ended::Farewell(error));
+        }
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);

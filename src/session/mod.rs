@@ -48,8 +48,8 @@ use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
-use crate::sql::{CatalogFacts, Classified, Context};
-use crate::topology::facts::Facts;
+use crate::sql::{Classified, Context};
+use crate::topology::Facts;
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
 use crate::wire::frame::{HEADER_BYTES, header};
@@ -94,7 +94,7 @@ struct Session {
     seat: SeatGuard,
     cluster: Arc<Cluster>,
     pools: Arc<PoolSet>,
-    facts: Arc<Facts<CatalogFacts>>,
+    facts: Arc<Facts>,
     registration: Registration,
     bounds: Bounds,
     mode: PoolMode,
@@ -182,7 +182,7 @@ impl Session {
     /// Answers a batch that nothing was sent of with an error.
     async fn refuse(&mut self, bytes: usize, end: End, error: &Error) -> Result<(), Ended> {
         tracing::debug!(%error, "a batch was refused");
-        self.worker.shared.metrics.error(Origin::Proxy, error.sqlstate());
+        self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
         let mut answer = Vec::new();
         put_error(&mut answer, Severity::Error, error);
         match end {
@@ -222,7 +222,7 @@ impl Session {
     async fn end(mut self, ended: Ended) {
         if let Ended::Farewell(error) = &ended {
             tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
-            self.worker.shared.metrics.error(Origin::Proxy, error.sqlstate());
+            self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
             let mut answer = Vec::new();
             put_error(&mut answer, Severity::Fatal, error);
             let _ = self.tell(&answer).await;
@@ -248,7 +248,7 @@ fn dismissed(leave: Leave) -> Error {
 /// A worker's classifier, reading as this session's client writes.
 struct Classify<'a> {
     worker: &'a Worker,
-    facts: &'a Facts<CatalogFacts>,
+    facts: &'a Facts,
     lexis: Lexis,
 }
 
@@ -260,6 +260,7 @@ impl survey::Classify for Classify<'_> {
             facts_version: loaded.version,
             standard_conforming_strings: self.lexis.standard_conforming_strings,
             safe_encoding: self.lexis.safe_encoding,
+            now: self.worker.now(),
         };
         self.worker.classifier.borrow_mut().classify(text, &context)
     }

@@ -19,7 +19,7 @@ const LOOKED_AT_BYTES: usize = 64 << 10;
 pub trait Observer {
     /// ReadyForQuery, visible or not.
     fn ready(&mut self, status: TransactionStatus);
-    fn parameter(&mut self, name: &str, value: &str);
+    fn parameter(&mut self, name: &[u8], value: &[u8]);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
     /// An ErrorResponse to something of ours.
@@ -139,7 +139,10 @@ impl Relay {
                 observer.parameter(name, value);
             }
             (b'Z', _) => observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?),
-            (b'E', Verdict::HiddenError) => observer.hidden_error(&error_fields(body())),
+            (b'E', Verdict::HiddenError) => {
+                self.muted = true;
+                observer.hidden_error(&error_fields(body()));
+            }
             (b'E', _) => self.muted |= observer.error(&error_fields(body())),
             (_, Verdict::CopyIn { simple }) => observer.copy_in(simple),
             _ => {}

@@ -77,7 +77,13 @@ mod tests {
             (b"57014", "canceling statement due to user request", None),
             (b"42P01", "relation \"t\" does not exist", None),
         ] {
-            let fields = ErrorFields { severity: b"ERROR", sqlstate: *sqlstate, message: message.as_bytes() };
+            let fields = ErrorFields {
+                severity: b"ERROR",
+                sqlstate: *sqlstate,
+                message: message.as_bytes(),
+                detail: None,
+                hint: None,
+            };
             assert_eq!(Cause::of(&fields), cause, "{message}");
         }
     }

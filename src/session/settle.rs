@@ -13,6 +13,7 @@ use super::{Classify, Ended, Held, Lexis, Session};
 use crate::backend::params::Reported;
 use crate::error::{Error, Result};
 use crate::metrics::Origin;
+use crate::pool::Close;
 use crate::route::Reason;
 use crate::sql::Effects;
 use crate::types::PoolMode;
@@ -143,7 +144,7 @@ impl Session {
             self.worker.shared.metrics.pins(pin.as_str()).inc();
             tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
         }
-        held.lease.tainted |= effects.lasts();
+        held.lease.tainted |= effects.intersects(Effects::LASTING);
         if effects.intersects(Effects::CLEAR_ALL) && ending == Ending::Done {
             held.lease.tainted = false;
         }
@@ -165,11 +166,11 @@ impl Session {
         let Some(held) = &self.held else { return };
         let view = self.cluster.topology.view();
         let metrics = view.nodes[held.node.index()].load.metrics();
-        metrics.routed(reason).inc();
+        self.cluster.count_routed(held.node, reason);
         metrics.received_bytes.inc_by(watch.received_bytes);
         self.worker.shared.metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
         if let Some(sqlstate) = watch.error {
-            self.worker.shared.metrics.error(Origin::Server, &String::from_utf8_lossy(&sqlstate));
+            self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
         }
     }
 
@@ -192,14 +193,20 @@ impl Session {
         let cancelled = self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
-        if gone || cancelled || !server.input.is_empty() {
-            return;
+        if gone || !server.input.is_empty() {
+            return held.lease.close(Close::Lost);
+        }
+        if cancelled {
+            return held.lease.close(Close::Cancelled);
         }
         if server.tainted || server.status != TransactionStatus::Idle {
             tokio::task::spawn_local(async move {
                 match held.lease.clean().await {
                     Ok(()) => held.lease.release(std::time::Instant::now()),
-                    Err(error) => tracing::debug!(%error, "a server could not be cleaned and is closed"),
+                    Err(error) => {
+                        tracing::debug!(%error, "a server could not be cleaned and is closed");
+                        held.lease.close(Close::Unclean);
+                    }
                 }
             });
         } else {
@@ -224,7 +231,7 @@ impl Session {
             if let Err(error) = target.send().await {
                 tracing::debug!(%error, "a statement without a client could not be cancelled");
             }
-            drop(held);
+            held.lease.close(Close::Abandoned);
         });
     }
 
@@ -232,6 +239,7 @@ impl Session {
     pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
         if let Some(held) = self.held.take() {
             self.cluster.topology.report_failure(held.node);
+            held.lease.close(Close::Lost);
         }
         self.registration.slot.is_done();
         match &watch.error {

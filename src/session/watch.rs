@@ -27,7 +27,6 @@ pub struct Watch {
     pub sync_error: Option<Error>,
     /// A parameter that classification depends on may have changed.
     pub parameters_changed: bool,
-    pub sent_bytes: u64,
     pub received_bytes: u64,
 }
 
@@ -84,7 +83,7 @@ impl Observer for Observed<'_> {
         *self.status = status;
     }
 
-    fn parameter(&mut self, name: &str, value: &str) {
+    fn parameter(&mut self, name: &[u8], value: &[u8]) {
         self.reported.set(name, value);
         self.watch.parameters_changed = true;
     }
@@ -106,8 +105,9 @@ impl Observer for Observed<'_> {
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
-        let message = format!("a session parameter could not be set on the server: {}", fields.message_lossy());
-        self.watch.sync_error = Some(Error::new(Fault::Client, fields.sqlstate_text(), message));
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
+        self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
     }
 
     fn copy_in(&mut self, simple: bool) {

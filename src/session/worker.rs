@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::buffers::Buffers;
 use super::cancel::Cancels;
 use super::cluster::Cluster;
-use crate::auth::client::Users;
+use crate::auth::client::Authenticator;
 use crate::backend::prepared::Statements;
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::sql::classify::Classifier;
+use crate::sql::{Classifier, Stats};
 use crate::types::WorkerId;
 
 /// What the whole process shares.
@@ -22,15 +24,24 @@ use crate::types::WorkerId;
 pub struct Shared {
     pub config: Arc<Config>,
     pub clusters: Box<[Arc<Cluster>]>,
-    pub users: Users,
+    pub users: Authenticator,
     pub metrics: Arc<Metrics>,
     pub statements: Statements,
     pub cancels: Arc<Cancels>,
-    /// Clients that are connected, logged in or not.
-    pub clients: AtomicUsize,
+    /// By worker: clients that are connected, logged in or not.
+    pub clients: Box<[AtomicUsize]>,
+}
+
+impl Shared {
+    /// The worker with the fewest clients.
+    pub fn least_loaded(&self) -> WorkerId {
+        let loads = self.clients.iter().enumerate().map(|(id, clients)| (clients.load(Relaxed), id));
+        WorkerId(loads.min().map_or(0, |(_, id)| id))
+    }
 }
 
 /// One data-plane thread.
+#[derive(Debug)]
 pub struct Worker {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
@@ -41,6 +52,8 @@ pub struct Worker {
     now: Cell<Instant>,
     draining: Cell<bool>,
     seats: RefCell<Vec<Rc<Seat>>>,
+    seat_left: Notify,
+    counted: Cell<Stats>,
 }
 
 /// A session as its worker sees it.
@@ -75,6 +88,8 @@ impl Worker {
             now: Cell::new(Instant::now()),
             draining: Cell::new(false),
             seats: RefCell::default(),
+            seat_left: Notify::new(),
+            counted: Cell::default(),
         }
     }
 
@@ -86,8 +101,11 @@ impl Worker {
         self.draining.get()
     }
 
-    pub fn sessions(&self) -> usize {
-        self.seats.borrow().len()
+    /// Ready when no session is left.
+    pub async fn is_empty(&self) {
+        while !self.seats.borrow().is_empty() {
+            self.seat_left.notified().await;
+        }
     }
 
     /// Idle sessions leave, the others when their transactions end.
@@ -99,10 +117,20 @@ impl Worker {
     /// Coarse time: once a second or so.
     pub fn tick(&self, now: Instant) {
         self.now.set(now);
+        self.count_classifications();
         let limit = self.shared.config.limits.client_idle_timeout;
         if !limit.is_zero() {
             self.dismiss(Leave::IdleTooLong, |since| is_over(since, limit, now));
         }
+    }
+
+    fn count_classifications(&self) {
+        let stats = self.classifier.borrow().stats;
+        let before = self.counted.replace(stats);
+        let metrics = &self.shared.metrics;
+        metrics.memo_hits.inc_by(stats.hits - before.hits);
+        metrics.memo_misses.inc_by(stats.misses - before.misses);
+        metrics.parse_failures.inc_by(stats.parse_failures - before.parse_failures);
     }
 
     fn dismiss(&self, leave: Leave, mut condition: impl FnMut(Instant) -> bool) {
@@ -127,6 +155,7 @@ fn is_over(since: Instant, limit: Duration, now: Instant) -> bool {
 }
 
 /// A session's seat for as long as it lives.
+#[derive(Debug)]
 pub struct SeatGuard {
     worker: Rc<Worker>,
     seat: Rc<Seat>,
@@ -153,24 +182,32 @@ impl SeatGuard {
 impl Drop for SeatGuard {
     fn drop(&mut self) {
         self.worker.seats.borrow_mut().retain(|seat| !Rc::ptr_eq(seat, &self.seat));
+        self.worker.seat_left.notify_one();
     }
 }
 
 /// A client counts from the moment it connects until the guard is dropped.
 #[derive(Debug)]
-pub struct ClientCount(Arc<Shared>);
+pub struct ClientCount {
+    shared: Arc<Shared>,
+    worker: WorkerId,
+}
 
 impl ClientCount {
-    /// `None`: `max_client_conn` are connected already.
-    pub fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let before = shared.clients.fetch_add(1, Relaxed);
-        let guard = Self(Arc::clone(shared));
-        (before < shared.config.limits.max_client_conn).then_some(guard)
+    pub fn new(shared: &Arc<Shared>, worker: WorkerId) -> Self {
+        shared.clients[worker.0].fetch_add(1, Relaxed);
+        Self { shared: Arc::clone(shared), worker }
+    }
+
+    /// There are no more than `max_client_conn`, this one among them.
+    pub fn is_within_limit(&self) -> bool {
+        let clients: usize = self.shared.clients.iter().map(|clients| clients.load(Relaxed)).sum();
+        clients <= self.shared.config.limits.max_client_conn
     }
 }
 
 impl Drop for ClientCount {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Relaxed);
+        self.shared.clients[self.worker.0].fetch_sub(1, Relaxed);
     }
 }

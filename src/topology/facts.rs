@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -15,11 +16,12 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::catalog::{CatalogQueries, CatalogRows, change, load};
+use super::catalog::{change, load};
 use super::control::{Control, ControlError, Timeouts};
 use super::probe::Backoff;
 use super::{Topology, View};
 use crate::config;
+use crate::sql::CatalogFacts;
 
 /// Databases whose facts are kept; those beyond it are routed as if nothing were known, so more goes to the primary.
 const MAX_DATABASES: usize = 1000;
@@ -32,42 +34,33 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Facts that no session has held for this long are forgotten.
 const UNUSED: Duration = Duration::from_secs(60 * 60);
 
-/// How rows become facts.
-#[derive(Clone, Copy, Debug)]
-pub struct CatalogReader<T> {
-    pub queries: CatalogQueries,
-    /// What holds before anything is loaded.
-    pub unloaded: fn() -> T,
-    pub build: fn(CatalogRows) -> T,
-}
-
 /// The facts of one database. A session holds it and reads it with every statement that the memo does not know.
 #[derive(Debug)]
-pub struct Facts<T> {
+pub struct Facts {
     database: String,
-    loaded: ArcSwap<Loaded<T>>,
+    loaded: ArcSwap<Loaded>,
     refresh: Notify,
 }
 
 /// One state of the catalog.
 #[derive(Debug)]
-pub struct Loaded<T> {
-    /// 0 until something is loaded; grows with every load.
+pub struct Loaded {
+    /// 0 until something is loaded; no two loads of the process have the same.
     pub version: u64,
-    pub facts: T,
+    pub facts: CatalogFacts,
 }
 
-impl<T> Facts<T> {
-    fn new(database: &str, unloaded: T) -> Arc<Self> {
+impl Facts {
+    fn new(database: &str) -> Arc<Self> {
         Arc::new(Self {
             database: database.to_owned(),
-            loaded: ArcSwap::from_pointee(Loaded { version: 0, facts: unloaded }),
+            loaded: ArcSwap::from_pointee(Loaded { version: 0, facts: CatalogFacts::unloaded() }),
             refresh: Notify::new(),
         })
     }
 
     /// The facts as they are known now. No lock, no wait.
-    pub fn load(&self) -> Guard<Arc<Loaded<T>>> {
+    pub fn load(&self) -> Guard<Arc<Loaded>> {
         self.loaded.load()
     }
 
@@ -76,45 +69,44 @@ impl<T> Facts<T> {
         self.refresh.notify_one();
     }
 
-    fn store(&self, facts: T) {
-        let version = self.loaded.load().version + 1;
+    fn store(&self, facts: CatalogFacts, version: u64) {
         self.loaded.store(Arc::new(Loaded { version, facts }));
     }
 }
 
 /// The facts of all databases of one cluster that are in use.
-pub struct FactsStore<T> {
-    source: Arc<Source<T>>,
+pub struct FactsStore {
+    source: Arc<Source>,
     control_plane: Handle,
     loaders: Mutex<JoinSet<()>>,
 }
 
 /// What a loader needs.
-struct Source<T> {
+struct Source {
     cluster: config::Cluster,
     topology: Arc<Topology>,
     tls: MakeRustlsConnect,
-    reader: CatalogReader<T>,
+    versions: Arc<AtomicU64>,
     /// How often to look for changes.
     interval: Duration,
-    databases: Mutex<HashMap<String, Arc<Facts<T>>>>,
+    databases: Mutex<HashMap<String, Arc<Facts>>>,
     loads: Semaphore,
 }
 
-impl<T: Send + Sync + 'static> FactsStore<T> {
-    /// Loads nothing yet.
+impl FactsStore {
+    /// Loads nothing yet. `versions` is shared by all stores of the process.
     pub fn new(
         cluster: &config::Cluster,
         routing: &config::Routing,
         topology: &Arc<Topology>,
-        reader: CatalogReader<T>,
+        versions: &Arc<AtomicU64>,
         control_plane: &Handle,
     ) -> Self {
         let source = Source {
             cluster: cluster.clone(),
             topology: Arc::clone(topology),
             tls: topology.tls.clone(),
-            reader,
+            versions: Arc::clone(versions),
             interval: routing.catalog_refresh,
             databases: Mutex::default(),
             loads: Semaphore::new(MAX_LOADS),
@@ -123,12 +115,12 @@ impl<T: Send + Sync + 'static> FactsStore<T> {
     }
 
     /// The facts of a database. The first call for it starts to load them; until then nothing is known.
-    pub fn facts(&self, database: &str) -> Arc<Facts<T>> {
+    pub fn facts(&self, database: &str) -> Arc<Facts> {
         let mut databases = self.source.databases.lock();
         if let Some(facts) = databases.get(database) {
             return Arc::clone(facts);
         }
-        let facts = Facts::new(database, (self.source.reader.unloaded)());
+        let facts = Facts::new(database);
         if databases.len() >= MAX_DATABASES {
             tracing::warn!(cluster = self.source.cluster.name, database, "too many databases to keep facts of");
             return facts;
@@ -147,7 +139,7 @@ impl<T: Send + Sync + 'static> FactsStore<T> {
     }
 }
 
-impl<T> fmt::Debug for FactsStore<T> {
+impl fmt::Debug for FactsStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let databases = self.source.databases.lock().len();
         f.debug_struct("FactsStore").field("databases", &databases).finish_non_exhaustive()
@@ -155,7 +147,7 @@ impl<T> fmt::Debug for FactsStore<T> {
 }
 
 /// The life of a loader.
-async fn keep_loaded<T: Send + Sync>(source: Arc<Source<T>>, facts: Arc<Facts<T>>) {
+async fn keep_loaded(source: Arc<Source>, facts: Arc<Facts>) {
     let mut backoff = Backoff::new(FIRST_RETRY, source.interval);
     let mut seen = None;
     let mut last_used = Instant::now();
@@ -191,9 +183,9 @@ async fn keep_loaded<T: Send + Sync>(source: Arc<Source<T>>, facts: Arc<Facts<T>
     }
 }
 
-impl<T> Source<T> {
+impl Source {
     /// Loads if the catalog is not as it was `seen` last.
-    async fn refresh(&self, facts: &Facts<T>, seen: &mut Option<String>) -> Result<(), ControlError> {
+    async fn refresh(&self, facts: &Facts, seen: &mut Option<String>) -> Result<(), ControlError> {
         let view = self.topology.wait_for(View::serves).await;
         let Some(node) = view
             .primary
@@ -205,11 +197,10 @@ impl<T> Source<T> {
         let Ok(_turn) = self.loads.acquire().await else { return Ok(()) };
         // A connection for each look: one that idles in every database would take slots that clients need.
         let control = Control::new(&self.cluster, node, &facts.database, TIMEOUTS, self.tls.clone())?;
-        let queries = &self.reader.queries;
         let before = seen.as_deref();
-        let news = control.with(async |client| look(client, queries, before).await).await?;
-        if let Some((state, rows)) = news {
-            facts.store((self.reader.build)(rows));
+        let news = control.with(async |client| look(client, before).await).await?;
+        if let Some((state, catalog)) = news {
+            facts.store(catalog, self.versions.fetch_add(1, Relaxed) + 1);
             *seen = Some(state);
             tracing::info!(
                 cluster = self.cluster.name,
@@ -223,16 +214,16 @@ impl<T> Source<T> {
     }
 
     /// Does anybody hold the facts but the map and the loader?
-    fn in_use(facts: &Arc<Facts<T>>) -> bool {
+    fn in_use(facts: &Arc<Facts>) -> bool {
         Arc::strong_count(facts) > 2
     }
 
-    fn forget(&self, facts: &Facts<T>) {
+    fn forget(&self, facts: &Facts) {
         self.databases.lock().remove(&facts.database);
     }
 
     /// Under the lock nobody can take them out of the map, so unused is certain.
-    fn forget_unused(&self, facts: &Arc<Facts<T>>) -> bool {
+    fn forget_unused(&self, facts: &Arc<Facts>) -> bool {
         let mut databases = self.databases.lock();
         let unused = !Self::in_use(facts);
         if unused {
@@ -242,16 +233,15 @@ impl<T> Source<T> {
     }
 }
 
-/// The state of the catalog and its rows, if it is not what was seen before.
+/// The state of the catalog and the facts in it, if it is not what was seen before.
 async fn look(
     client: &Client,
-    queries: &CatalogQueries,
     before: Option<&str>,
-) -> Result<Option<(String, CatalogRows)>, ControlError> {
+) -> Result<Option<(String, CatalogFacts)>, ControlError> {
     // Asked before the rows are read: a change in between is then found by the next look.
-    let state = change(client, queries).await?;
+    let state = change(client).await?;
     if before == Some(state.as_str()) {
         return Ok(None);
     }
-    Ok(Some((state, load(client, queries).await?)))
+    Ok(Some((state, load(client).await?)))
 }

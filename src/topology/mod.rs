@@ -27,8 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub use catalog::{CatalogQueries, CatalogRows, FunctionRow, OperatorRow, RelationRow, TypeRow};
-pub use facts::{CatalogReader, Facts, FactsStore, Loaded};
+pub use facts::{Facts, FactsStore, Loaded};
 pub use load::{InFlight, NodeLoad};
 pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
 
