@@ -6,21 +6,21 @@ use tokio_postgres::Row;
 
 use super::control::ControlError;
 
-/// The SQL that reads the catalog.
-#[derive(Clone, Copy, Debug)]
+/// The SQL that reads the catalog. Columns are taken by their place.
+#[derive(Clone, Debug)]
 pub struct CatalogQueries {
-    /// Columns `nspname`, `proname`, `vol` (`i`, `s` or `v`), `has_procedure`, `has_aggregate`, `field_style`.
+    /// Schema, name, worst volatility (`i`, `s` or `v`) as text; callable as `row.function`.
     pub functions: &'static str,
-    /// Columns `nspname`, `oprname`.
+    /// Name.
     pub operators: &'static str,
-    /// Column `typ`.
+    /// Schema, name.
     pub types: &'static str,
-    /// Columns `nspname`, `relname`, `why`. Takes `harmless` as `$1`, a `name[]`.
+    /// Schema, name, why. Takes `harmless` as `$1`, a `name[]`.
     pub relations: &'static str,
     /// One text that changes whenever the others may give other rows. Must be cheap.
     pub change: &'static str,
     /// Volatile built-in functions that a replica can run.
-    pub harmless: &'static [&'static str],
+    pub harmless: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,8 +38,6 @@ pub struct FunctionRow {
     pub name: String,
     /// The worst of all overloads, as in `pg_proc.provolatile`.
     pub volatility: String,
-    pub procedure: bool,
-    pub aggregate: bool,
     /// Can be called as `row.function`.
     pub field_style: bool,
 }
@@ -47,13 +45,13 @@ pub struct FunctionRow {
 /// An operator whose function is volatile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorRow {
-    pub schema: String,
     pub name: String,
 }
 
-/// A type, or a cast `source -> target`, that runs a volatile function.
+/// A type that a volatile function casts, reads, writes or checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRow {
+    pub schema: String,
     pub name: String,
 }
 
@@ -80,30 +78,21 @@ pub(super) async fn load(client: &Client, queries: &CatalogQueries) -> Result<Ca
     )
     .await?;
     Ok(CatalogRows {
-        functions: all(&functions, function)?,
-        operators: all(&operators, |row| {
-            Ok(OperatorRow { schema: row.try_get("nspname")?, name: row.try_get("oprname")? })
+        functions: all(&functions, |row| {
+            let (schema, name, volatility) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(FunctionRow { schema, name, volatility, field_style: row.try_get(3)? })
         })?,
-        types: all(&types, |row| Ok(TypeRow { name: row.try_get("typ")? }))?,
+        operators: all(&operators, |row| Ok(OperatorRow { name: row.try_get(0)? }))?,
+        types: all(&types, |row| Ok(TypeRow { schema: row.try_get(0)?, name: row.try_get(1)? }))?,
         relations: all(&relations, |row| {
-            Ok(RelationRow { schema: row.try_get("nspname")?, name: row.try_get("relname")?, why: row.try_get("why")? })
+            Ok(RelationRow { schema: row.try_get(0)?, name: row.try_get(1)?, why: row.try_get(2)? })
         })?,
     })
 }
 
-type ReadResult<T> = Result<T, tokio_postgres::Error>;
-
-fn all<T>(rows: &[Row], read: impl Fn(&Row) -> ReadResult<T>) -> ReadResult<Vec<T>> {
+fn all<T>(
+    rows: &[Row],
+    read: impl Fn(&Row) -> Result<T, tokio_postgres::Error>,
+) -> Result<Vec<T>, tokio_postgres::Error> {
     rows.iter().map(read).collect()
-}
-
-fn function(row: &Row) -> ReadResult<FunctionRow> {
-    Ok(FunctionRow {
-        schema: row.try_get("nspname")?,
-        name: row.try_get("proname")?,
-        volatility: row.try_get("vol")?,
-        procedure: row.try_get("has_procedure")?,
-        aggregate: row.try_get("has_aggregate")?,
-        field_style: row.try_get("field_style")?,
-    })
 }

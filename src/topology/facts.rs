@@ -22,7 +22,7 @@ use super::{Topology, View};
 use crate::config;
 
 /// Databases whose facts are kept; those beyond it are routed as if nothing were known, so more goes to the primary.
-const MAX_DATABASES: usize = 1000;
+pub(super) const MAX_DATABASES: usize = 1000;
 /// Loads at a time: each costs a node some 100 ms of work.
 const MAX_LOADS: usize = 4;
 const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), statement: Duration::from_secs(30) };
@@ -33,7 +33,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const UNUSED: Duration = Duration::from_secs(60 * 60);
 
 /// How rows become facts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CatalogReader<T> {
     pub queries: CatalogQueries,
     /// What holds before anything is loaded.
@@ -93,7 +93,7 @@ pub struct FactsStore<T> {
 struct Source<T> {
     cluster: config::Cluster,
     topology: Arc<Topology>,
-    tls: MakeRustlsConnect,
+    tls: Option<MakeRustlsConnect>,
     reader: CatalogReader<T>,
     /// How often to look for changes.
     interval: Duration,

@@ -12,11 +12,14 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use crate::config::{ServerTls, SslMode};
 use crate::error::{Error, Fault, sqlstate};
 
-/// The configuration of a TLS client towards nodes. Whether TLS is used at all is the dialler's to decide.
+/// The configuration of a TLS client towards nodes; `None` where TLS is off.
 ///
 /// # Errors
 /// A root certificate file that cannot be read or holds no certificate, or an empty system trust store.
-pub(super) fn client_config(tls: &ServerTls) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(tls: &ServerTls) -> Result<Option<ClientConfig>, Error> {
+    if tls.mode == SslMode::Disable {
+        return Ok(None);
+    }
     let verifier = NodeVerifier::new(tls)?;
     let config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_safe_default_protocol_versions()
@@ -24,7 +27,7 @@ pub(super) fn client_config(tls: &ServerTls) -> Result<ClientConfig, Error> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    Ok(config)
+    Ok(Some(config))
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -62,9 +65,8 @@ impl NodeVerifier {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let check_chain = match tls.mode {
             SslMode::VerifyFull | SslMode::VerifyCa => true,
-            // libpq: with a root certificate at hand, `require` means `verify-ca`.
-            SslMode::Require => tls.root_cert_file.is_some(),
-            SslMode::Prefer | SslMode::Allow | SslMode::Disable => false,
+            // libpq: with a root certificate at hand, the modes below mean `verify-ca` wherever TLS is used.
+            SslMode::Require | SslMode::Prefer | SslMode::Allow | SslMode::Disable => tls.root_cert_file.is_some(),
         };
         let chain = if check_chain {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(tls)?), Arc::clone(&provider));
@@ -144,7 +146,7 @@ mod tests {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(root.unwrap_or_default().as_bytes()).unwrap();
             let tls = ServerTls { mode, root_cert_file: root.map(|_| file.path().to_owned()) };
-            client_config(&tls).unwrap();
+            assert!(client_config(&tls).unwrap().is_some());
             let verifier = NodeVerifier::new(&tls).unwrap();
             let name = ServerName::try_from(name).unwrap();
             let verdict = verifier.verify_server_cert(&certificate, &[], &name, &[], now);
@@ -152,6 +154,7 @@ mod tests {
         };
         for (mode, root, name, accepted) in [
             (SslMode::Prefer, None, "else.example", true),
+            (SslMode::Prefer, Some(&other_ca), "node.example", false),
             (SslMode::Require, None, "else.example", true),
             (SslMode::Require, Some(&ca), "else.example", true),
             (SslMode::Require, Some(&other_ca), "node.example", false),
