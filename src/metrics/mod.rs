@@ -149,9 +149,9 @@ impl Metrics {
         self.pins.with_label_values(&[reason])
     }
 
-    /// The alarm of a cluster.
-    pub fn split_brain(&self, cluster: &str) -> IntGauge {
-        self.split_brain.with_label_values(&[cluster])
+    /// Raises or ends the alarm of a cluster.
+    pub fn set_split_brain(&self, cluster: &str, alarm: bool) {
+        self.split_brain.with_label_values(&[cluster]).set(alarm.into());
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.
@@ -297,7 +297,7 @@ mod tests {
         metrics.refused("no_primary").inc();
         metrics.rescues("25006").inc();
         metrics.pins("listen").inc();
-        metrics.split_brain("main").set(1);
+        metrics.set_split_brain("main", true);
         metrics.client_received_bytes.inc_by(5);
         metrics.client_sent_bytes.inc_by(6);
         metrics.memo_hits.inc_by(7);

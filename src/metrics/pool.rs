@@ -174,3 +174,24 @@ impl fmt::Debug for PoolMetrics {
         f.debug_struct("PoolMetrics").field("key", &self.key).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Registry, TextEncoder};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_pool_leaves_the_series_to_its_successor() {
+        let registry = Registry::new();
+        let families = Arc::new(PoolFamilies::new(&Maker(&registry)).unwrap());
+        let successor = families.pool("main", "a", "shop", "app");
+        // What the drop of a predecessor does when the successor was made in between.
+        families.forget(&successor);
+        successor.connects.inc();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(text.contains("causeway_pool_connects_total"), "{text}");
+        drop(successor);
+        assert!(registry.gather().is_empty());
+    }
+}

@@ -1,5 +1,6 @@
 //! Control connections: ours to the nodes, for probes and the catalog, through deadpool-postgres.
 
+use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use deadpool_postgres::{Client, Connect, Manager, ManagerConfig, Object, Pool, P
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode as Negotiation;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client as PgClient, Config as PgConfig, Error as PgError};
+use tokio_postgres::{Client as PgClient, Config as PgConfig, Error as PgError, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Address, Cluster, Node, SslMode};
@@ -68,7 +69,7 @@ impl Control {
         node: &Node,
         database: &str,
         timeouts: Timeouts,
-        tls: MakeRustlsConnect,
+        tls: Option<MakeRustlsConnect>,
     ) -> Result<Self, ControlError> {
         let mut config = PgConfig::new();
         config
@@ -134,7 +135,8 @@ impl Control {
 /// Dials with or without TLS in the order that libpq's `sslmode` asks for.
 struct Connector {
     mode: SslMode,
-    tls: MakeRustlsConnect,
+    /// `None` where TLS is off.
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Connector {
@@ -147,30 +149,38 @@ impl Connector {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Negotiation::Require, None),
         }
     }
+
+    async fn dial(&self, config: &mut PgConfig, negotiation: Negotiation) -> Result<Dialled, PgError> {
+        config.ssl_mode(negotiation);
+        match self.tls.clone() {
+            Some(tls) => config.connect(tls).await.map(|(client, connection)| (client, drive(connection))),
+            None => config.connect(NoTls).await.map(|(client, connection)| (client, drive(connection))),
+        }
+    }
 }
 
-type Connecting<'a> = Pin<Box<dyn Future<Output = Result<(PgClient, JoinHandle<()>), PgError>> + Send + 'a>>;
+/// A client, and the task that moves its bytes.
+type Dialled = (PgClient, JoinHandle<()>);
+
+/// The task ends with the connection; whoever uses the client gets the error too.
+fn drive<E: fmt::Display>(connection: impl Future<Output = Result<(), E>> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "control connection ended");
+        }
+    })
+}
 
 impl Connect for Connector {
-    fn connect(&self, config: &PgConfig) -> Connecting<'_> {
+    fn connect(&self, config: &PgConfig) -> Pin<Box<dyn Future<Output = Result<Dialled, PgError>> + Send + '_>> {
         let mut config = config.clone();
         Box::pin(async move {
             let (first, second) = self.attempts();
-            let connected = match (config.ssl_mode(first).connect(self.tls.clone()).await, second) {
-                (Err(error), Some(second)) => {
-                    // When both fail, the first says more: the second is often just a TLS that is not there.
-                    config.ssl_mode(second).connect(self.tls.clone()).await.map_err(|_| error)
-                }
-                (connected, _) => connected,
-            };
-            let (client, connection) = connected?;
-            // The task ends with the connection; whoever uses the client gets the error too.
-            let task = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "control connection ended");
-                }
-            });
-            Ok((client, task))
+            match (self.dial(&mut config, first).await, second) {
+                // When both fail, the first says more: the second is often just a TLS that is not there.
+                (Err(error), Some(second)) => self.dial(&mut config, second).await.map_err(|_| error),
+                (dialled, _) => dialled,
+            }
         })
     }
 }

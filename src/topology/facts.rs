@@ -24,7 +24,7 @@ use crate::config;
 use crate::sql::CatalogFacts;
 
 /// Databases whose facts are kept; those beyond it are routed as if nothing were known, so more goes to the primary.
-const MAX_DATABASES: usize = 1000;
+pub(super) const MAX_DATABASES: usize = 1000;
 /// Loads at a time: each costs a node some 100 ms of work.
 const MAX_LOADS: usize = 4;
 const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), statement: Duration::from_secs(30) };
@@ -85,7 +85,7 @@ pub struct FactsStore {
 struct Source {
     cluster: config::Cluster,
     topology: Arc<Topology>,
-    tls: MakeRustlsConnect,
+    tls: Option<MakeRustlsConnect>,
     versions: Arc<AtomicU64>,
     /// How often to look for changes.
     interval: Duration,

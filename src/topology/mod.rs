@@ -10,7 +10,6 @@ mod facts;
 mod load;
 mod probe;
 mod samples;
-mod tls;
 mod tracker;
 mod view;
 
@@ -20,7 +19,6 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use prometheus::IntGauge;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -42,7 +40,7 @@ use tracker::{Limits, Sample, Tracker};
 /// Watches the nodes of one cluster for as long as it lives.
 pub struct Topology {
     state: Arc<Shared>,
-    tls: MakeRustlsConnect,
+    tls: Option<MakeRustlsConnect>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -55,11 +53,11 @@ impl Topology {
         cluster: &config::Cluster,
         probe: &config::Probe,
         routing: &config::Routing,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
         control_plane: &Handle,
     ) -> Result<Arc<Self>, Error> {
         let timeouts = Timeouts { connect: probe.timeout, statement: probe.timeout };
-        let tls = MakeRustlsConnect::new(tls::client_config(&cluster.server_tls)?);
+        let tls = crate::net::tls::client_config(&cluster.server_tls)?.map(MakeRustlsConnect::new);
         let mut probers = Vec::with_capacity(cluster.nodes.len());
         for node in &cluster.nodes {
             let control = Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone());
@@ -92,8 +90,8 @@ impl Topology {
         self.state.published.subscribe()
     }
 
-    /// A session found that the node refuses connections or has died: it leaves the view before this returns, and
-    /// is probed at once. Callable from any thread.
+    /// A session found that the node refuses connections, broke one or let one time out: it leaves the view before
+    /// this returns, and is probed at once. An error that the node sent is no such failure. Callable from any thread.
     pub fn report_failure(&self, id: NodeId) {
         let known = self.view().node(id).is_some_and(|node| node.eligible == Err(Ineligible::Unreachable));
         if !known {
@@ -118,11 +116,16 @@ struct Shared {
     published: watch::Sender<()>,
     /// By node: probe now.
     wake: Box<[Notify]>,
-    split_brain: IntGauge,
+    metrics: Arc<Metrics>,
 }
 
 impl Shared {
-    fn new(cluster: &config::Cluster, probe: &config::Probe, routing: &config::Routing, metrics: &Metrics) -> Self {
+    fn new(
+        cluster: &config::Cluster,
+        probe: &config::Probe,
+        routing: &config::Routing,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let limits = Limits {
             max_lag: routing.max_lag,
             max_lag_bytes: routing.max_lag_bytes,
@@ -142,7 +145,7 @@ impl Shared {
             view: ArcSwap::from_pointee(view),
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
-            split_brain: metrics.split_brain(&cluster.name),
+            metrics: Arc::clone(metrics),
         }
     }
 
@@ -169,6 +172,8 @@ impl Shared {
             let view = self.view.load();
             let node = view.node(id).map_or("?", |node| &node.name);
             tracing::warn!(cluster = self.cluster, node, %error, "node is unreachable");
+        } else {
+            tracing::debug!(cluster = self.cluster, node = id.0, %error, "node is still unreachable");
         }
         self.publish(&mut tracker);
     }
@@ -185,7 +190,7 @@ impl Shared {
                 lag_seconds: node.staleness.map(|staleness| staleness.as_secs_f64()),
             });
         }
-        self.split_brain.set(view.alarm.is_some().into());
+        self.metrics.set_split_brain(&self.cluster, view.alarm.is_some());
         let before = self.view.swap(Arc::clone(&view));
         log_changes(&self.cluster, &before, &view);
         self.published.send_replace(());
@@ -290,3 +295,6 @@ fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

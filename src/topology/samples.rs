@@ -105,6 +105,15 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_primary_takes_the_place_of_one_sample() {
+        let start = Instant::now();
+        let pairs: Vec<_> = (0..10_000).map(|i| (i, 100)).collect();
+        let samples = samples(start, &pairs);
+        assert_eq!(samples.samples.len(), 1);
+        assert_eq!(samples.covered_at(Lsn(100)), Some(at(start, 9_999)));
+    }
+
+    #[test]
     fn bytes_are_counted_from_the_newest_flush_position() {
         let start = Instant::now();
         assert_eq!(PrimarySamples::default().lag_bytes(Lsn(1)), None);

@@ -1,6 +1,5 @@
 //! The view: what routing knows about the nodes of a cluster.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,14 +117,12 @@ pub struct Alarm {
 
 impl Alarm {
     /// What happened and what to do, with the nodes' names.
-    pub fn message(self, view: &View) -> impl fmt::Display {
-        let name = |id: NodeId| view.node(id).map_or_else(String::new, |node| node.name.to_string());
+    pub fn message(self, view: &View) -> String {
+        let name = |id: NodeId| view.node(id).map_or("?", |node| &*node.name);
+        let (one, other, timeline) = (name(self.one), name(self.other), self.timeline);
         format!(
-            "nodes {} and {} both claim to be the primary of timeline {}: writes go nowhere until one of them is \
-             stopped or follows the other; promote the one to keep once more, so that its timeline is the higher one",
-            name(self.one),
-            name(self.other),
-            self.timeline
+            "nodes {one} and {other} both claim to be the primary of timeline {timeline}: writes go nowhere until \
+             {other} is stopped or follows {one}; to keep {other} instead, stop {one} and restart Causeway"
         )
     }
 }
