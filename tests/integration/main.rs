@@ -1,9 +1,14 @@
 //! Tests over real nodes: one binary, one cluster that all tests share, each test in a database of its own.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where something is not as it should be")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
 
 mod cluster;
-
+mod demo;
 mod harness;
 mod harness_check;
 mod raw;
@@ -19,7 +24,7 @@ use harness::{Env, Test};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: [&[Test]; 2] = [cluster::TESTS, harness_check::TESTS];
+    let tests: [&[Test]; 3] = [cluster::TESTS, harness_check::TESTS, demo::TESTS];
     let trials = tests.into_iter().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {

@@ -58,7 +58,7 @@ impl RawClient {
         self.message(b'Q', &[sql.as_bytes(), b"\0"].concat());
     }
 
-    /// Sends StartupMessage 3.0 with these parameters.
+    /// Sends `StartupMessage` 3.0 with these parameters.
     pub fn startup(&mut self, parameters: &[(&str, &str)]) {
         let mut body = PROTOCOL_3_0.to_vec();
         for (name, value) in parameters {
@@ -119,7 +119,7 @@ impl RawClient {
                 }
                 11 => {
                     scram.update(data).unwrap();
-                    self.message(b'p', &scram.message().to_vec());
+                    self.message(b'p', scram.message());
                 }
                 12 => scram.finish(data).unwrap(),
                 other => panic!("authentication request {other}"),
@@ -135,7 +135,7 @@ pub fn tags(messages: &[Message]) -> String {
     messages.iter().map(|(tag, _)| tag.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// A field of an ErrorResponse or NoticeResponse
+/// A field of an `ErrorResponse` or `NoticeResponse`
 /// (<https://www.postgresql.org/docs/current/protocol-error-fields.html>); empty when it is not there.
 pub fn field(body: &[u8], code: u8) -> String {
     let field = body.split(|&byte| byte == 0).find(|field| field.first() == Some(&code));
