@@ -1,6 +1,8 @@
 //! The local cluster itself: replicas stream, nodes stop, freeze, die and are promoted, and nothing stays behind.
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, LocalNode, Stop};
@@ -17,7 +19,11 @@ pub const TESTS: &[Test] = &[
     ("cluster::a_frozen_node_answers_later", a_frozen_node_answers_later),
     ("cluster::a_replica_is_promoted", a_replica_is_promoted),
     ("cluster::nothing_stays_behind", nothing_stays_behind),
+    ("cluster::nothing_stays_behind_a_killed_owner", nothing_stays_behind_a_killed_owner),
 ];
+
+/// In the environment, makes this program [`hold`] a cluster instead of testing.
+pub const HOLD: &str = "CAUSEWAY_TEST_HOLDS_A_CLUSTER";
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -117,18 +123,42 @@ fn a_replica_is_promoted(_: &Env) {
 
 fn nothing_stays_behind(_: &Env) {
     let cluster = one_replica();
-    let directory = cluster.directory().to_owned();
-    let pids: Vec<PathBuf> = cluster
-        .nodes()
-        .iter()
-        .map(|node| {
-            let text = std::fs::read_to_string(directory.join(node.name()).join("postmaster.pid")).unwrap();
-            PathBuf::from("/proc").join(text.lines().next().unwrap())
-        })
-        .collect();
-    assert!(pids.iter().all(|pid| pid.exists()));
+    let traces = traces(cluster.directory());
+    assert_eq!(left(&traces), traces);
     drop(cluster);
-    wait_for(LIMIT, "the directory and the processes are gone", || {
-        !directory.exists() && pids.iter().all(|pid| !pid.exists())
-    });
+    assert_eq!(left(&traces), [] as [&Path; 0]);
+}
+
+fn nothing_stays_behind_a_killed_owner(_: &Env) {
+    let mut owner = Command::new(std::env::current_exe().unwrap());
+    let mut owner = owner.env(HOLD, "").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut directory = String::new();
+    BufReader::new(owner.stdout.as_mut().unwrap()).read_line(&mut directory).unwrap();
+    let traces = traces(Path::new(directory.trim_end()));
+    assert_eq!(left(&traces), traces);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_for(LIMIT, "the watchdog has cleaned up", || left(&traces).is_empty());
+}
+
+/// Says where its cluster is, and keeps it until it is killed or its input ends.
+pub fn hold() -> ExitCode {
+    let cluster = LocalCluster::start(&ClusterOptions { replicas: 1, ..ClusterOptions::default() }).unwrap();
+    println!("{}", cluster.directory().display());
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    ExitCode::SUCCESS
+}
+
+/// What a cluster in `directory` leaves if it is not cleaned up: the directory and its two postmasters.
+fn traces(directory: &Path) -> Vec<PathBuf> {
+    let process = |node| {
+        let text = std::fs::read_to_string(directory.join(node).join("postmaster.pid")).unwrap();
+        Path::new("/proc").join(text.lines().next().unwrap()).join("cwd")
+    };
+    vec![directory.to_owned(), process("primary"), process("replica1")]
+}
+
+/// Those of `traces` that are there; a process that has ended has no working directory.
+fn left(traces: &[PathBuf]) -> Vec<&Path> {
+    traces.iter().map(PathBuf::as_path).filter(|path| path.exists()).collect()
 }

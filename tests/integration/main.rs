@@ -22,6 +22,9 @@ use libtest_mimic::{Arguments, Trial};
 use harness::{Env, Test};
 
 fn main() -> ExitCode {
+    if std::env::var_os(cluster::HOLD).is_some() {
+        return cluster::hold();
+    }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
     let tests: [&[Test]; 3] = [cluster::TESTS, harness_check::TESTS, demo::TESTS];
