@@ -18,6 +18,8 @@ pub type Test = (&'static str, fn(&Env));
 /// The role that tests log in with.
 pub const USER: &str = "app";
 pub const PASSWORD: &str = "pass word's";
+/// The role that a proxy probes the nodes with.
+pub const CONTROL_USER: &str = "causeway";
 
 /// No test with a future in it runs longer: a hang is a failure that says where.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
@@ -60,6 +62,7 @@ impl Env {
 pub fn cluster(options: &ClusterOptions) -> LocalCluster {
     let cluster = LocalCluster::start(options).unwrap();
     cluster.create_role(USER, PASSWORD, "").unwrap();
+    cluster.create_role(CONTROL_USER, PASSWORD, "IN ROLE pg_monitor").unwrap();
     cluster.catch_up().unwrap();
     cluster
 }

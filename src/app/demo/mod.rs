@@ -53,21 +53,21 @@ impl fmt::Debug for Proxy {
 /// Why the demo failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    #[error("the local cluster: {0}")]
+    #[error(transparent)]
     Cluster(#[from] ClusterError),
-    #[error("the proxy did not start: {0}")]
+    #[error(transparent)]
     Proxy(#[from] crate::error::Error),
-    #[error("no password could be made: {0}")]
-    Random(getrandom::Error),
-    #[error("cannot write {path}: {source}")]
+    #[error("no password could be made")]
+    Random(#[source] getrandom::Error),
+    #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot wait for signals: {0}")]
-    Signals(io::Error),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
     #[error(
         "after {READY_LIMIT:?} only {eligible} of {replicas} replicas get reads; see causeway_node_* in the metrics:\n{metrics}"
     )]
     NotReady { eligible: usize, replicas: usize, metrics: String },
-    #[error("the application failed: {0}")]
+    #[error("the application saw an error")]
     Application(#[source] tokio_postgres::Error),
     #[error("the statements did not go where they belong:\n  {}", .0.join("\n  "))]
     Faults(Vec<String>),

@@ -143,11 +143,12 @@ pub fn reasons(metrics: &str) -> String {
 }
 
 /// A replica's worst moments.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lag {
-    pub node: String,
-    pub bytes: f64,
-    pub seconds: f64,
+    node: String,
+    /// Not a number while it is not known; so are the seconds.
+    bytes: f64,
+    seconds: f64,
 }
 
 /// Takes what `metrics` says now into the highest lags seen; nodes without a lag (the primary) are left out.
@@ -163,7 +164,7 @@ pub fn highest_lags(lags: &mut Vec<Lag>, metrics: &str) {
             };
             let (bytes, seconds) = (now("causeway_node_lag_bytes"), now("causeway_node_lag_seconds"));
             let index = lags.iter().position(|lag| lag.node == node).unwrap_or_else(|| {
-                lags.push(Lag { node: node.to_owned(), ..Lag::default() });
+                lags.push(Lag { node: node.to_owned(), bytes: f64::NAN, seconds: f64::NAN });
                 lags.len() - 1
             });
             // `max` passes over what is not a number: not known yet.
@@ -294,7 +295,7 @@ causeway_node_lag_seconds{cluster="main",node="replica1"} 0.25
     #[test]
     fn the_highest_lag_stays() {
         let mut lags = Vec::new();
-        for (bytes, seconds) in [("8192", "0.25"), ("100", "0.5"), ("NaN", "NaN")] {
+        for (bytes, seconds) in [("NaN", "NaN"), ("8192", "0.25"), ("100", "0.5"), ("NaN", "NaN")] {
             let now = METRICS.replace("8192", bytes).replace("0.25", seconds);
             highest_lags(&mut lags, &now);
         }

@@ -26,12 +26,16 @@ impl Install {
     /// Looks at `PGBIN`, `PG_CONFIG`, the distribution's newest version and `PATH`, in this order.
     ///
     /// # Errors
-    /// None of them holds `initdb`, or we are root and there is no other user to run it as.
+    /// None is found, what the environment names holds no `initdb`, or we are root and there is no other user to run
+    /// it as.
     pub fn find() -> Result<Self> {
         let bin = from_environment()
-            .or_else(|| newest(&versions(Path::new(DISTRIBUTION))).filter(|bin| holds_initdb(bin)))
-            .or_else(|| env::split_paths(&env::var_os("PATH")?).find(|bin| holds_initdb(bin)))
+            .or_else(|| newest(&versions(Path::new(DISTRIBUTION))))
+            .or_else(|| env::split_paths(&env::var_os("PATH")?).find(|bin| bin.join("initdb").exists()))
             .ok_or(ClusterError::NoPostgres)?;
+        if !bin.join("initdb").exists() {
+            return Err(ClusterError::NoInitdb(bin));
+        }
         Ok(Self { bin, user: unprivileged_user()? })
     }
 
@@ -65,21 +69,20 @@ impl Install {
     }
 }
 
+/// What is said explicitly is taken, or else is an error.
 fn from_environment() -> Option<PathBuf> {
-    if let Some(bin) = env::var_os("PGBIN") {
-        return Some(PathBuf::from(bin)).filter(|bin| holds_initdb(bin));
+    let said = |name| env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(bin) = said("PGBIN") {
+        return Some(PathBuf::from(bin));
     }
-    let output = Command::new(env::var_os("PG_CONFIG")?).arg("--bindir").output().ok()?;
-    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim())).filter(|bin| holds_initdb(bin))
-}
-
-fn holds_initdb(bin: &Path) -> bool {
-    bin.join("initdb").exists()
+    let output = Command::new(said("PG_CONFIG")?).arg("--bindir").output().ok()?;
+    Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 
 fn versions(distribution: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(distribution) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.path()).collect()
+    // A version may be there with its client programs only.
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.join("bin/initdb").exists()).collect()
 }
 
 /// `<version>/bin` of the highest version; names that are no version number don't count.

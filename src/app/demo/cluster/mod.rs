@@ -30,6 +30,8 @@ pub enum ClusterError {
          /usr/lib/postgresql/*/bin or in $PATH: install the distribution's package `postgresql`"
     )]
     NoPostgres,
+    #[error("{0} holds no initdb: check $PGBIN and $PG_CONFIG, or install the distribution's package `postgresql`")]
+    NoInitdb(PathBuf),
     #[error("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor a user `nobody`")]
     NoUser,
     #[error("nobody gave a free port between {} and {}", .0.start, .0.end)]
@@ -40,20 +42,15 @@ pub enum ClusterError {
     Ended { node: String, log: String },
     #[error("{node} did not {what} within {limit:?}")]
     Slow { node: String, what: &'static str, limit: Duration },
-    #[error("cannot send {signal} to process {pid}")]
-    Signal {
-        pid: i32,
-        signal: Signal,
-        #[source]
-        errno: nix::errno::Errno,
-    },
-    #[error("cannot {what} {path}: {source}")]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot send {signal} to process {pid}: {errno}")]
+    Signal { pid: i32, signal: Signal, errno: nix::errno::Errno },
+    #[error("cannot {what} {path}: {cause}")]
+    Io { what: &'static str, path: PathBuf, cause: io::Error },
 }
 
 impl ClusterError {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { what, path: path.to_owned(), source }
+        move |cause| Self::Io { what, path: path.to_owned(), cause }
     }
 }
 
@@ -224,8 +221,8 @@ fn settings(root: &Path, options: &ClusterOptions) -> String {
          full_page_writes = off\n\
          wal_level = logical\n\
          wal_keep_size = '256MB'\n\
-         max_wal_senders = 10\n\
-         max_replication_slots = 10\n\
+         max_wal_senders = {senders}\n\
+         max_replication_slots = {senders}\n\
          max_prepared_transactions = 20\n\
          hot_standby = on\n\
          password_encryption = 'scram-sha-256'\n\
@@ -236,6 +233,8 @@ fn settings(root: &Path, options: &ClusterOptions) -> String {
          {extra}\n",
         sockets = root.display(),
         max_connections = options.max_connections,
+        // A base backup takes two, and all are taken at once; the rest is for whoever else replicates.
+        senders = 10 + 2 * options.replicas,
         ssl = if options.tls.is_some() { "on" } else { "off" },
         extra = options.extra_conf,
     )
