@@ -7,7 +7,7 @@ ARGS ?=
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
-	$(CARGO) run --release --quiet -- demo $(ARGS)
+	$(CARGO) run --release -- demo $(ARGS)
 
 ## Everything: format, lints, docs, unit, property, tidy and integration tests.
 test: install-test-deps

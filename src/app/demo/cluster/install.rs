@@ -51,7 +51,7 @@ impl Install {
     /// A program that only connects, run as ourselves. Settings of libpq in our environment don't reach it.
     pub fn client(&self, program: &str) -> Command {
         let installed = self.bin.join(program);
-        // Some packages carry the server without psql and pg_basebackup.
+        // Some packages come without psql and pg_basebackup.
         let mut command = if installed.exists() { Command::new(installed) } else { Command::new(program) };
         for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
             command.env_remove(name);

@@ -1,4 +1,4 @@
-//! One PostgreSQL server of a local cluster: a postmaster that is our child.
+//! One node of a local cluster: a postmaster that is our child.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -48,7 +48,7 @@ pub struct LocalNode {
 }
 
 impl LocalNode {
-    /// Starts the server whose data directory is `root/name` on a port of its own.
+    /// Starts the node whose data directory is `root/name` on a port of its own.
     pub(super) fn launch(install: &Arc<Install>, root: &Path, name: &str) -> Result<Self> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -91,13 +91,13 @@ impl LocalNode {
         self.root.join(format!("{}.log", self.name))
     }
 
-    /// All that the server has logged, from the first start on. A statement is there before its result.
+    /// All that the node has logged, from the first start on. A statement is there before its result.
     pub fn log(&self) -> Result<Vec<u8>> {
         let path = self.log_path();
         fs::read(&path).map_err(ClusterError::io("read", &path))
     }
 
-    /// Starts the server and waits until it takes connections; nothing to do while it runs.
+    /// Starts the node and waits until it takes connections; nothing to do while it runs.
     pub fn start(&self) -> Result<()> {
         let mut postmaster = self.postmaster.lock();
         if postmaster.is_some() {
@@ -121,7 +121,7 @@ impl LocalNode {
         let child = postmaster.insert(child);
         let outcome = self.await_ready(child, earlier);
         if outcome.is_err() {
-            // Nothing is lost that could be saved: a server that did not start.
+            // Nothing is lost that could be saved: a node that did not start.
             let _ = child.kill().and_then(|()| child.wait());
             *postmaster = None;
         }
@@ -162,7 +162,7 @@ impl LocalNode {
         lines.next() == Some(&pid.to_string()) && lines.nth(6).map(str::trim) == Some("ready")
     }
 
-    /// Stops the server and waits for its end; nothing to do when it does not run.
+    /// Stops the node and waits for its end; nothing to do when it does not run.
     pub fn stop(&self, how: Stop) -> Result<()> {
         self.sigcont()?;
         let signal = match how {
