@@ -3,6 +3,7 @@
 //! The control plane (probes, catalog facts, listeners, admin HTTP) has a runtime of its own; every worker is a thread
 //! with a current-thread runtime. A new client goes to the worker with the fewest clients and stays there.
 
+pub mod demo;
 mod janitor;
 mod plane;
 
