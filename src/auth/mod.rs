@@ -3,3 +3,6 @@
 pub mod client;
 pub mod server;
 mod verifier;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
+    date_time_ymd,
+};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 
@@ -26,6 +29,17 @@ impl Certificates {
         Self::for_host("localhost", algorithm)
     }
 
+    /// A certificate that signs itself and is its own root, valid in these years.
+    pub(crate) fn self_signed(years: std::ops::Range<i32>) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Self::write(&certificate, &certificate, &key)
+    }
+
     pub(crate) fn for_host(host: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let authority_key = KeyPair::generate_for(algorithm).unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -36,14 +50,14 @@ impl Certificates {
             .unwrap()
             .signed_by(&key, &Issuer::new(authority, authority_key))
             .unwrap();
+        Self::write(&root.pem(), &certificate.pem(), &key)
+    }
+
+    fn write(root: &str, certificate: &str, key: &KeyPair) -> Self {
         let certificates = Self { directory: TempDir::new().unwrap() };
-        for (file, pem) in [
-            (certificates.root(), root.pem()),
-            (certificates.cert(), certificate.pem()),
-            (certificates.key(), key.serialize_pem()),
-        ] {
-            std::fs::write(file, pem).unwrap();
-        }
+        std::fs::write(certificates.root(), root).unwrap();
+        std::fs::write(certificates.cert(), certificate).unwrap();
+        std::fs::write(certificates.key(), key.serialize_pem()).unwrap();
         certificates
     }
 

@@ -275,6 +275,9 @@ async fn sslmode_means_what_it_means_to_libpq() {
     let ours = Certificates::new(&PKCS_ECDSA_P256_SHA256);
     let foreign = Certificates::new(&PKCS_ECDSA_P256_SHA256);
     let elsewhere = Certificates::for_host("elsewhere.example", &PKCS_ECDSA_P256_SHA256);
+    let own_root = Certificates::self_signed(2000..4000);
+    let expired = Certificates::self_signed(2000..2001);
+    let future = Certificates::self_signed(3000..4000);
     let good = Ok::<bool, &str>(true);
     let plain = Ok(false);
     for (mode, attempt, node, root, its, expected) in [
@@ -296,6 +299,12 @@ async fn sslmode_means_what_it_means_to_libpq() {
         (VerifyFull, Tls, Node::Tls, Some(&foreign), &ours, Err("invalid peer certificate: BadSignature")),
         (VerifyFull, Tls, Node::Tls, Some(&elsewhere), &elsewhere, Err("not valid for name \"localhost\"")),
         (VerifyFull, Tls, Node::Tls, Some(&ours), &elsewhere, Err("invalid peer certificate: BadSignature")),
+        (Require, Tls, Node::Tls, Some(&own_root), &own_root, good),
+        (VerifyCa, Tls, Node::Tls, Some(&own_root), &own_root, good),
+        (VerifyFull, Tls, Node::Tls, Some(&own_root), &own_root, good),
+        (VerifyCa, Tls, Node::Tls, Some(&ours), &own_root, Err("invalid peer certificate: ")),
+        (VerifyCa, Tls, Node::Tls, Some(&expired), &expired, Err("Expired")),
+        (VerifyCa, Tls, Node::Tls, Some(&future), &future, Err("NotValidYet")),
         (Require, Tls, Node::Says(b"SR\0\0\0\x08\0\0\0\0"), None, &ours, Err("unencrypted data")),
         (Prefer, TlsIfOffered, Node::Says(b"NR\0\0\0\x08\0\0\0\0"), None, &ours, Err("unencrypted data")),
         (Prefer, TlsIfOffered, Node::Says(b"E\0\0\0\x05x"), None, &ours, Err("answered with an error")),
@@ -321,6 +330,9 @@ async fn a_host_that_can_be_in_no_certificate_is_reached_by_its_address() {
     let ours = Certificates::for_host("127.0.0.1", &PKCS_ECDSA_P256_SHA256);
     let result = dialled(Node::Tls, "127.0.0.1", SslMode::VerifyFull, Attempt::Tls, Some(&ours), &ours).await;
     assert!(result.unwrap());
+    let ours = Certificates::self_signed(2000..4000);
+    let result = dialled(Node::Tls, "127.0.0.1", SslMode::VerifyFull, Attempt::Tls, Some(&ours), &ours).await;
+    assert!(result.unwrap_err().message().contains("not valid for name \"127.0.0.1\""));
 }
 
 #[test]

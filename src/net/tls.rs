@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -98,13 +98,8 @@ pub fn client_config(tls: &ServerTls) -> Result<Option<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, "TLS can't be set up").source(error))?;
-    let mut config = match (tls.mode, roots) {
-        (SslMode::VerifyFull, Some(roots)) => builder.with_root_certificates(roots).with_no_client_auth(),
-        (_, roots) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyHostName { roots, algorithms }))
-            .with_no_client_auth(),
-    };
+    let verifier = NodeVerifier { roots, host_name: tls.mode == SslMode::VerifyFull, algorithms };
+    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Some(config))
 }
@@ -113,26 +108,42 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Verifies the chain, where there are roots, and never the host name.
+/// The certificates that a node's may descend from, or be.
 #[derive(Debug)]
-struct AnyHostName {
-    roots: Option<RootCertStore>,
+struct Roots {
+    store: RootCertStore,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+/// Verifies what the mode asks for. rustls's own verifier always wants the host name, and refuses a self-signed
+/// certificate even where the root file holds that very certificate, a usual set-up that libpq takes.
+#[derive(Debug)]
+struct NodeVerifier {
+    /// `None`: any certificate will do.
+    roots: Option<Roots>,
+    host_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for AnyHostName {
+impl ServerCertVerifier for NodeVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
+        server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(roots) = &self.roots {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
+        let Some(roots) = &self.roots else { return Ok(ServerCertVerified::assertion()) };
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        if roots.certificates.contains(end_entity) {
+            verify_validity(end_entity, now)?;
+        } else {
             let algorithms = self.algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, algorithms)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, &roots.store, intermediates, now, algorithms)?;
+        }
+        if self.host_name {
+            verify_server_name(&certificate, server_name)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -160,23 +171,39 @@ impl ServerCertVerifier for AnyHostName {
     }
 }
 
-fn roots_from_file(file: &Path) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("root_cert_file", file)? {
-        roots.add(certificate).map_err(|error| unusable("root_cert_file", file, &error.to_string()))?;
+fn verify_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    let parsed = Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let validity = parsed.tbs_certificate.validity;
+    if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+        Err(CertificateError::NotValidYet.into())
+    } else if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+        Err(CertificateError::Expired.into())
+    } else {
+        Ok(())
     }
-    if roots.is_empty() { Err(unusable("root_cert_file", file, "no certificate in it")) } else { Ok(roots) }
 }
 
-fn roots_of_system() -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err(Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT, "the system's trust store has no certificates")
+fn roots_from_file(file: &Path) -> Result<Roots> {
+    let certificates = certificates("root_cert_file", file)?;
+    let mut store = RootCertStore::empty();
+    for certificate in &certificates {
+        store.add(certificate.clone()).map_err(|error| unusable("root_cert_file", file, &error.to_string()))?;
+    }
+    if store.is_empty() {
+        return Err(unusable("root_cert_file", file, "no certificate in it"));
+    }
+    Ok(Roots { store, certificates })
+}
+
+fn roots_of_system() -> Result<Roots> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() {
+        let message = "the system's trust store has no certificates";
+        return Err(Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT, message)
             .hint("Set root_cert_file, or install the package ca-certificates."));
     }
-    Ok(roots)
+    Ok(Roots { store, certificates: Vec::new() })
 }
 
 fn certificates(setting: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -121,9 +121,10 @@ fn startup(requested_minor: u16, body: &Bytes) -> Result<Startup> {
 }
 
 impl Startup {
-    /// The minor version that we speak with this client: 0 or 2. There is no 3.1.
+    /// The minor version that we speak with this client: at most 2, which has longer cancel keys. 1 is reserved and
+    /// the same as 0.
     pub fn minor(&self) -> u16 {
-        if self.requested_minor >= NEWEST_MINOR { NEWEST_MINOR } else { 0 }
+        self.requested_minor.min(NEWEST_MINOR)
     }
 
     /// A [NegotiateProtocolVersion](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-NEGOTIATEPROTOCOLVERSION)
@@ -235,38 +236,41 @@ fn boolean(value: &[u8]) -> Option<bool> {
 /// # Errors
 /// See [`Startup::settings`].
 pub fn parse_options(options: &[u8]) -> Result<Vec<(String, Bytes)>> {
-    let syntax = |message: String| Error::new(Fault::Client, SYNTAX_ERROR, message);
     let mut words = split_options(options).into_iter();
     let mut settings = Vec::new();
     while let Some(word) = words.next() {
-        let (switch, assignment) = match word.as_slice() {
-            b"-c" => {
-                let next = words.next();
-                ("-c ", next.ok_or_else(|| syntax("the switch -c in \"options\" requires a value".to_owned()))?)
-            }
-            [b'-', b'-', rest @ ..] => ("--", rest.to_vec()),
-            [b'-', b'c', rest @ ..] => ("-c ", rest.to_vec()),
-            other => {
-                let other = String::from_utf8_lossy(other).into_owned();
-                return Err(Error::new(
-                    Fault::Client,
-                    sqlstate::FEATURE_NOT_SUPPORTED,
-                    format!("\"options\" has {other:?}, which is not supported"),
-                )
-                .hint("Use -c name=value or --name=value."));
-            }
+        let setting = match word.as_slice() {
+            b"-c" => words.next().ok_or_else(|| bad_argument(&word)).and_then(|next| assignment("-c ", &next))?,
+            [b'-', b'-', rest @ ..] => assignment("--", rest)?,
+            [b'-', b'c', rest @ ..] => assignment("-c ", rest)?,
+            _ => return Err(bad_argument(&word)),
         };
-        let Some(equals) = memchr::memchr(b'=', &assignment) else {
-            return Err(syntax(format!("{switch}{} requires a value", String::from_utf8_lossy(&assignment))));
-        };
-        let (name, value) = assignment.split_at(equals);
-        let name = std::str::from_utf8(name)
-            .ok()
-            .filter(|name| !name.is_empty())
-            .ok_or_else(|| syntax(format!("{switch}{} has no name", String::from_utf8_lossy(&assignment))))?;
-        settings.push((name.replace('-', "_"), Bytes::copy_from_slice(&value[1..])));
+        settings.push(setting);
     }
     Ok(settings)
+}
+
+fn assignment(switch: &str, text: &[u8]) -> Result<(String, Bytes)> {
+    let syntax = |what: &str| {
+        let message = format!("{switch}{} {what}", String::from_utf8_lossy(text));
+        Error::new(Fault::Client, SYNTAX_ERROR, message)
+    };
+    let equals = memchr::memchr(b'=', text).ok_or_else(|| syntax("requires a value"))?;
+    let (name, value) = text.split_at(equals);
+    let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty()).ok_or_else(|| syntax("has no name"))?;
+    Ok((name.replace('-', "_"), Bytes::copy_from_slice(&value[1..])))
+}
+
+/// PostgreSQL takes other switches too, all short for settings.
+fn bad_argument(word: &[u8]) -> Error {
+    let word = String::from_utf8_lossy(word);
+    let hint = "Use -c name=value or --name=value.";
+    if word.len() > 1 && word.starts_with('-') && word != "-c" {
+        let message = format!("\"options\" has the switch {word}, which is not supported");
+        return Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message).hint(hint);
+    }
+    let message = format!("invalid command-line argument for server process: {word}");
+    Error::new(Fault::Client, SYNTAX_ERROR, message).hint(hint)
 }
 
 fn split_options(options: &[u8]) -> Vec<Vec<u8>> {
@@ -383,7 +387,8 @@ mod tests {
         for (asked, body, minor, negotiation) in [
             (0, b"user\0a\0\0".as_slice(), 0, None),
             (2, b"user\0a\0\0", 2, None),
-            (1, b"user\0a\0\0", 0, frame(0, b"", 0)),
+            (1, b"user\0a\0\0", 1, None),
+            (1, b"user\0a\0_pq_.a\x001\0\0", 1, frame(1, b"_pq_.a\0", 1)),
             (3, b"user\0a\0\0", 2, frame(2, b"", 0)),
             (9999, b"user\0a\0\0", 2, frame(2, b"", 0)),
             (0, b"_pq_.a\x001\0user\0a\0_pq_.b\0\0\0", 0, frame(0, b"_pq_.a\0_pq_.b\0", 2)),
@@ -437,8 +442,9 @@ mod tests {
             ("--a", "42601"),
             ("--=x", "42601"),
             ("-d 5", "0A000"),
-            ("a=b", "0A000"),
-            ("\\", "0A000"),
+            ("-", "42601"),
+            ("a=b", "42601"),
+            ("\\", "42601"),
         ] {
             assert_eq!(parse_options(options.as_bytes()).unwrap_err().sqlstate(), sqlstate, "{options}");
         }
