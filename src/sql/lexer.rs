@@ -137,6 +137,10 @@ impl Lexer<'_> {
                 b'\'' => self.string(self.at, self.plain_escapes())?,
                 b'$' => self.dollar()?,
                 b'0'..=b'9' => self.number(),
+                b'.' if self.peek(1) == Some(b'.') => {
+                    self.single(Kind::Dot);
+                    self.single(Kind::Dot);
+                }
                 b'.' if self.peek(1).is_some_and(|b| b.is_ascii_digit()) => self.number(),
                 b':' => self.colon(),
                 b if is_operator(b) => self.operators(),

@@ -59,6 +59,11 @@ impl<'a> Statement<'a> {
         Self { tokens: self.tokens.get(at..).unwrap_or_default(), ..*self }
     }
 
+    /// The statement before `at`.
+    pub(super) fn until(&self, at: usize) -> Self {
+        Self { tokens: self.tokens.get(..at).unwrap_or_default(), ..*self }
+    }
+
     /// The position of the parenthesis that closes the one at `open`.
     pub(super) fn closing(&self, open: usize) -> Option<usize> {
         let mut depth = 0_usize;

@@ -315,7 +315,12 @@ fn a_text_too_long_to_scan_is_a_write_with_all_the_effects_it_may_have() {
 }
 
 #[test]
-fn deep_and_long_texts_do_no_harm() {
+fn deep_and_long_texts_fit_half_the_stack_of_a_worker() {
+    let worker = std::thread::Builder::new().stack_size(1 << 20).spawn(classify_deep_and_long_texts);
+    worker.unwrap().join().unwrap();
+}
+
+fn classify_deep_and_long_texts() {
     let repeat = |head: &str, part: &str, tail: &str, times| format!("{head}{}{tail}", part.repeat(times));
     for text in [
         repeat("SELECT 1", "+1", "", 32 << 10),
