@@ -77,7 +77,9 @@ pub(super) fn set(statement: &Statement<'_>) -> Finding {
         (K::Local, K::Transaction) => set_transaction(statement, 3),
         (K::Constraints, _) => Finding::read(Rule::TransactionControl),
         (K::Local, _) if is_transaction_parameter(statement.name(2)) => write(Effects::NONE),
-        (K::Local, _) if statement.is_name(2) && !statement.is(2, Kind::Encoded) => Finding::read(Rule::TransactionControl),
+        (K::Local, _) if statement.is_name(2) && !statement.is(2, Kind::Encoded) => {
+            Finding::read(Rule::TransactionControl)
+        }
         // These two set the current transaction's mode, not the session's, but need a server that can have it.
         _ if is_transaction_parameter(statement.name(1)) => write(Effects::SET),
         (K::Role, _) | (K::Session, K::Role | K::Authorization) => write(Effects::SET | Effects::SESSION),

@@ -150,10 +150,15 @@ fn copy(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
     if !to_client {
         return with_calls(Finding::write(Rule::Verb, statement.name(0)), statement, facts);
     }
-    if statement.is(1, Kind::Open) && !is_query(&statement.from(1)) {
-        return with_calls(Finding::write(Rule::DataModifying, statement.name(2)), statement, facts);
+    let copied = statement.from(1);
+    if !copied.is(0, Kind::Open) {
+        return query::judge_plan(&copied, facts);
     }
-    query::judge(statement, facts)
+    let close = copied.closing(0).unwrap_or_default();
+    match copied.until(close) {
+        query if is_query(&query) => query::judge(&query, facts),
+        other => with_calls(Finding::write(Rule::DataModifying, other.name(1)), statement, facts),
+    }
 }
 
 /// A cursor reads what its query reads; WITH HOLD lasts beyond the transaction.

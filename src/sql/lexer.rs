@@ -137,6 +137,10 @@ impl Lexer<'_> {
                 b'\'' => self.string(self.at, self.plain_escapes())?,
                 b'$' => self.dollar()?,
                 b'0'..=b'9' => self.number(),
+                b'.' if self.peek(1) == Some(b'.') => {
+                    self.single(Kind::Dot);
+                    self.single(Kind::Dot);
+                }
                 b'.' if self.peek(1).is_some_and(|b| b.is_ascii_digit()) => self.number(),
                 b':' => self.colon(),
                 b if is_operator(b) => self.operators(),
@@ -167,8 +171,8 @@ impl Lexer<'_> {
         } else if self.out.list.last().is_none_or(|t| t.kind == Kind::Semicolon) {
             self.statement = keyword;
         }
-        let opens_list =
-            kind == Kind::Open && self.out.list.last().is_some_and(|t| t.keyword == Keyword::In && t.kind == Kind::Word);
+        let opens_list = kind == Kind::Open
+            && self.out.list.last().is_some_and(|t| t.keyword == Keyword::In && t.kind == Kind::Word);
         self.in_list = opens_list || self.in_list && matches!(kind, Kind::Literal | Kind::Comma);
         self.out.list.push(Token { kind, keyword, start: offset(start), end: offset(end) });
     }

@@ -75,8 +75,8 @@ fn is_call(statement: &Statement<'_>, at: usize) -> bool {
     }
     let before = first.checked_sub(1);
     let is_type = before.is_some_and(|before| statement.is(before, Kind::Typecast));
-    let is_alias = before
-        .is_some_and(|before| first == at && matches!(statement.keyword(before), K::As | K::With | K::Recursive));
+    let is_alias =
+        before.is_some_and(|before| first == at && matches!(statement.keyword(before), K::As | K::With | K::Recursive));
     !is_type && !is_alias
 }
 

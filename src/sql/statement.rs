@@ -43,7 +43,8 @@ impl<'a> Statement<'a> {
 
     /// What stands before the dot before `at`.
     pub(super) fn qualifier(&self, at: usize) -> Option<&'a [u8]> {
-        let named = at >= 2 && self.is(at - 1, Kind::Dot) && matches!(self.kind(at - 2), Some(Kind::Word | Kind::Quoted));
+        let named =
+            at >= 2 && self.is(at - 1, Kind::Dot) && matches!(self.kind(at - 2), Some(Kind::Word | Kind::Quoted));
         named.then(|| self.name(at - 2))
     }
 
@@ -56,6 +57,11 @@ impl<'a> Statement<'a> {
     /// The statement from `at` on.
     pub(super) fn from(&self, at: usize) -> Self {
         Self { tokens: self.tokens.get(at..).unwrap_or_default(), ..*self }
+    }
+
+    /// The statement before `at`.
+    pub(super) fn until(&self, at: usize) -> Self {
+        Self { tokens: self.tokens.get(..at).unwrap_or_default(), ..*self }
     }
 
     /// The position of the parenthesis that closes the one at `open`.

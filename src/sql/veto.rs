@@ -12,7 +12,10 @@ const MAX_TEXT_BYTES: usize = 16 << 10;
 const MAX_TOKENS: usize = 8192;
 /// Every operator, keyword of an expression, and bracket may be one level of the tree: `1+1+1…` is as deep as it is
 /// long.
-const MAX_DEPTH: usize = 512;
+const MAX_DEPTH: usize = 256;
+
+/// Calls of the parser within calls: each takes up to 40 KB of the stack in a debug build.
+const MAX_RECURSION: usize = 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opinion {
@@ -27,7 +30,8 @@ pub(super) fn opinion(text: &[u8], scanned: &Tokens) -> Opinion {
     let Some(text) = parseable(text, scanned) else {
         return Opinion::NotAsked;
     };
-    match Parser::parse_sql(&PostgreSqlDialect {}, text) {
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(MAX_RECURSION);
+    match parser.try_with_sql(text).and_then(|mut parser| parser.parse_statements()) {
         Err(_) => Opinion::Unparsed,
         Ok(statements) if statements.iter().any(writes) => Opinion::Writes,
         Ok(_) => Opinion::Reads,
@@ -48,7 +52,7 @@ fn parseable<'a>(text: &'a [u8], scanned: &Tokens) -> Option<&'a str> {
 }
 
 /// Anything but the kinds that read or control the transaction.
-fn writes(statement: &Statement) -> bool {
+pub(super) fn writes(statement: &Statement) -> bool {
     match statement {
         Statement::Query(query) => query_writes(query),
         Statement::Explain { analyze, statement, .. } => *analyze && writes(statement),
