@@ -3,8 +3,12 @@
 //! The control plane (probes, catalog facts, listeners, admin HTTP) has a runtime of its own; every worker is a thread
 //! with a current-thread runtime. A new client goes to the worker with the fewest clients and stays there.
 
+pub mod check;
+pub mod cli;
+pub mod commands;
 pub mod demo;
 mod janitor;
+pub mod logging;
 mod plane;
 
 use std::net::SocketAddr;
@@ -58,7 +62,7 @@ impl Running {
         self.metrics_address
     }
 
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
     }
 

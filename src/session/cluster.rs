@@ -28,10 +28,6 @@ impl Cluster {
         Self { config, topology, pools, facts, routed }
     }
 
-    pub fn serves(&self, database: &str) -> bool {
-        self.config.databases.is_empty() || self.config.databases.iter().any(|name| name == database)
-    }
-
     pub fn count_routed(&self, node: NodeId, reason: Reason) {
         self.routed[node.index()][reason as usize].inc();
     }

@@ -168,7 +168,7 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
         let message = "Causeway does not pass replication connections: connect to the node itself";
         return Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message));
     }
-    let cluster = shared.clusters.iter().find(|cluster| cluster.serves(database)).ok_or_else(|| {
+    let cluster = shared.clusters.iter().find(|cluster| cluster.config.serves(database)).ok_or_else(|| {
         Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
             .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
     })?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub struct Facts {
     database: String,
     loaded: ArcSwap<Loaded>,
     refresh: Notify,
+    stored: Notify,
 }
 
 /// One state of the catalog.
@@ -56,12 +58,25 @@ impl Facts {
             database: database.to_owned(),
             loaded: ArcSwap::from_pointee(Loaded { version: 0, facts: CatalogFacts::unloaded() }),
             refresh: Notify::new(),
+            stored: Notify::new(),
         })
     }
 
     /// The facts as they are known now. No lock, no wait.
     pub fn load(&self) -> Guard<Arc<Loaded>> {
         self.loaded.load()
+    }
+
+    /// Ready when something is loaded.
+    pub async fn known(&self) {
+        loop {
+            let mut stored = pin!(self.stored.notified());
+            stored.as_mut().enable();
+            if self.load().version > 0 {
+                return;
+            }
+            stored.await;
+        }
     }
 
     /// A session saw DDL commit: look for changes soon. Many requests make one look.
@@ -71,6 +86,7 @@ impl Facts {
 
     fn store(&self, facts: CatalogFacts, version: u64) {
         self.loaded.store(Arc::new(Loaded { version, facts }));
+        self.stored.notify_waiters();
     }
 }
 

@@ -11,6 +11,7 @@ mod cluster;
 mod demo;
 mod harness;
 mod harness_check;
+mod proxy;
 mod raw;
 mod target;
 
