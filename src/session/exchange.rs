@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 
 use super::batch::{Bounds, check};
 use super::buffers::Buffers;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
 use super::statements::ClientStatements;
+use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::Watch;
-use super::survey::Survey;
 use super::{Classify, Client, Held};
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
 use crate::wire::frame::{HEADER_BYTES, header};
-use crate::wire::frontend::tag;
+use crate::wire::frontend::{SYNC, Target, tag};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -92,24 +92,40 @@ impl Exchange<'_> {
         self.walk()?;
         loop {
             let sent = self.poll_send(cx)?;
-            if sent && self.watch.open && self.translate().map_err(Outcome::ClientFault)? {
+            if sent && self.client_speaks() && self.translate()? {
                 continue;
             }
             if self.poll_show(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
             if sent && self.is_settled() && (self.watch.refused.is_some() || self.relay.pending_bytes() == 0) {
+                if self.ledger.needs_probe() {
+                    self.probe();
+                    continue;
+                }
                 return Ok(Poll::Ready(()));
             }
-            if self.poll_server(cx)? || (sent && self.watch.open && self.poll_client(cx)?) {
+            if self.poll_server(cx)? || (sent && self.client_speaks() && self.poll_client(cx)?) {
                 continue;
             }
             return Ok(Poll::Pending);
         }
     }
 
+    /// More of the client's bytes are the server's: of an open batch, or of a message that it has the head of.
+    fn client_speaks(&self) -> bool {
+        self.watch.open || self.feed.passing > 0
+    }
+
     fn is_settled(&self) -> bool {
-        !self.watch.open && self.ledger.is_settled()
+        !self.client_speaks() && self.ledger.is_settled()
+    }
+
+    fn probe(&mut self) {
+        let staged = self.out.stage(&self.client.input);
+        Target::Portal(b"causeway_probe").write(tag::CLOSE, staged);
+        staged.extend_from_slice(SYNC);
+        self.ledger.push(Owed::Probe { closed: false });
     }
 
     /// True: everything is with the server's kernel.
@@ -191,9 +207,9 @@ impl Exchange<'_> {
     }
 
     /// Passes on what the client has sent of an open batch or a COPY. True: there is something to send.
-    fn translate(&mut self) -> Result<bool> {
+    fn translate(&mut self) -> std::result::Result<bool, Outcome> {
         let before = self.feed.cursor;
-        while self.watch.open {
+        while self.client_speaks() {
             let start = self.feed.cursor;
             let here = self.client.input.len() - start;
             if self.feed.passing > 0 {
@@ -205,17 +221,17 @@ impl Exchange<'_> {
                 }
                 continue;
             }
-            let Some(header) = header(&self.client.input[start..])? else { break };
-            check(header.tag, header.frame_bytes, &self.bounds)?;
+            let Some(header) = header(&self.client.input[start..]).map_err(Outcome::ClientFault)? else { break };
+            check(header.tag, header.frame_bytes, &self.bounds).map_err(Outcome::ClientFault)?;
             if header.tag == tag::TERMINATE {
-                return Err(Error::protocol("the client ended the session inside a batch"));
+                return Err(Outcome::ClientLost);
             }
             if header.frame_bytes <= here {
-                self.frame(header.tag, start, header.frame_bytes)?;
-            } else if header.tag == tag::COPY_DATA && self.watch.copying {
+                self.frame(header.tag, start, header.frame_bytes).map_err(Outcome::ClientFault)?;
+            } else if header.tag == tag::COPY_DATA {
                 self.feed.passing = header.frame_bytes;
             } else if header.frame_bytes > self.bounds.max_batch_bytes {
-                if !self.long_frame(header.tag, header.frame_bytes)? {
+                if !self.long_frame(header.tag, header.frame_bytes).map_err(Outcome::ClientFault)? {
                     break;
                 }
             } else {
@@ -234,11 +250,6 @@ impl Exchange<'_> {
     /// A whole message of an open batch.
     fn frame(&mut self, message: u8, start: usize, bytes: usize) -> Result<()> {
         let ends_batch = self.watch.client_sent(message);
-        if self.watch.copying && matches!(message, tag::SYNC | tag::FLUSH) {
-            // A server that copies in ignores them.
-            self.feed.cursor = start + bytes;
-            return Ok(());
-        }
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;

@@ -136,7 +136,9 @@ impl Session {
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
             ),
             Refusal::NoReplica => (
-                format!("cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"),
+                format!(
+                    "cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"
+                ),
                 "Set routing.fallback = \"primary\", or raise routing.max_lag and routing.max_lag_bytes.",
             ),
         };
@@ -150,8 +152,9 @@ impl Session {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
-        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
-            .hint("Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY."))
+        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message).hint(
+            "Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY.",
+        ))
     }
 
     async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
@@ -185,12 +188,13 @@ impl Session {
 
     /// One try on the server that is held.
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
+        let skipped = self.ledger.is_skipping();
         if let Err(error) = self.write_batch(task) {
             self.take_back_unsent();
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open());
+        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         if let Some(error) = watch.sync_error.take() {
             self.abandon_held();
@@ -199,7 +203,7 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
-                self.pipeline_open = task.end == End::Flush;
+                self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
                 self.settle(&survey, &watch, reason);
                 Ok(Ok(Try::Done))
             }

@@ -68,7 +68,12 @@ impl Session {
         self.release_if_free();
     }
 
-    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, usize) {
+    pub(super) async fn exchange(
+        &mut self,
+        bytes: usize,
+        watch: Watch,
+        survey: &mut Survey,
+    ) -> (Outcome, Watch, usize) {
         let Some(held) = &mut self.held else {
             return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
         };
@@ -115,7 +120,7 @@ impl Session {
         self.undo_failed();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() => Ending::Failed,
+            _ if watch.error.is_some() || watch.skipped => Ending::Failed,
             TransactionStatus::Idle => Ending::Done,
             _ => Ending::InTransaction,
         };

@@ -19,6 +19,8 @@ pub struct Watch {
     pub open: bool,
     pub copying: bool,
     simple_copy: bool,
+    /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
+    pub skipped: bool,
     /// The SQLSTATE of the first error that the client was told.
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
@@ -31,9 +33,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `open`: the batch has no end yet.
-    pub fn new(rerunnable: bool, open: bool) -> Self {
-        Self { rerunnable: rerunnable && !open, open, ..Self::default() }
+    /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
+    pub fn new(rerunnable: bool, open: bool, skipped: bool) -> Self {
+        Self { rerunnable: rerunnable && !open, open, skipped, ..Self::default() }
     }
 
     pub fn may_rerun(&self) -> bool {
@@ -79,8 +81,10 @@ struct Observed<'a> {
 }
 
 impl Observer for Observed<'_> {
-    fn ready(&mut self, status: TransactionStatus) {
+    fn ready(&mut self, status: TransactionStatus, visible: bool) {
         *self.status = status;
+        // A server that refused to copy in can be ready before the client has sent all: that is the batch's end.
+        self.watch.open &= !visible;
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
