@@ -78,6 +78,8 @@ struct Held {
     on_replica: bool,
     /// The client's unnamed statement is there.
     unnamed_here: bool,
+    /// A cancel request may still be under way to it.
+    cancelled: bool,
 }
 
 /// How the client's texts are to be read.

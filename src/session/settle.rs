@@ -181,13 +181,13 @@ impl Session {
 
     /// Lets the server go unless something keeps the session with it.
     pub(super) fn release_if_free(&mut self) {
-        let Some(held) = &self.held else { return };
+        let Some(held) = &mut self.held else { return };
         let kept = held.lease.status != TransactionStatus::Idle
             || self.pipeline_open
             || !self.pins.is_empty()
             || self.mode == PoolMode::Session;
         if kept {
-            self.registration.slot.is_done();
+            held.cancelled |= self.registration.slot.is_done();
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
         }
@@ -195,7 +195,7 @@ impl Session {
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
     pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
-        let cancelled = self.registration.slot.is_done();
+        let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
         if gone || !server.input.is_empty() {
