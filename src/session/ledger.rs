@@ -55,6 +55,9 @@ pub enum Verdict {
     Violation,
 }
 
+/// A usual batch owes fewer answers.
+const KEPT_OWED: usize = 64;
+
 #[derive(Debug, Default)]
 pub struct Ledger {
     owed: VecDeque<Owed>,
@@ -256,6 +259,11 @@ impl Ledger {
         self.skipping = false;
         self.copying_in = false;
         self.doubtful_syncs = 0;
+    }
+
+    /// Keeps no memory that only a long batch needed.
+    pub fn shrink(&mut self) {
+        self.owed.shrink_to(KEPT_OWED);
     }
 
     /// What errors have undone since the last call, newest first.

@@ -118,6 +118,7 @@ impl Session {
     /// All answers are with the client: what the batch leaves behind.
     pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
         self.undo_failed();
+        self.ledger.shrink();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
             _ if watch.error.is_some() || watch.skipped => Ending::Failed,
