@@ -102,6 +102,7 @@ mod tests {
     fn pins_come_and_go_with_effects() {
         use Effects as E;
         use Ending::{Done, Failed, InTransaction};
+        const BOTH: Effects = E::SET.union(E::CLEAR_SET);
         type Case = (&'static [(Effects, Ending)], &'static [Pin]);
         let cases: [Case; 9] = [
             (&[(E::SET, Done)], &[Pin::Set]),
@@ -112,7 +113,7 @@ mod tests {
             (&[(E::SET, Done), (E::CLEAR_SET, Failed)], &[Pin::Set]),
             (&[(E::SET, Done), (E::LISTEN, Done), (E::CLEAR_LISTEN, Done)], &[Pin::Set]),
             (&[(E::SET, Done), (E::TEMP, Done), (E::SESSION, Done), (E::CLEAR_ALL, Done)], &[]),
-            (&[(E::SET.union(E::CLEAR_SET), Done)], &[Pin::Set]),
+            (&[(BOTH, Done)], &[Pin::Set]),
         ];
         for (history, expected) in cases {
             let pins = history.iter().fold(Pins::default(), |pins, (effects, ending)| pins.after(*effects, *ending));
