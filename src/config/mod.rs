@@ -1,9 +1,24 @@
 //! What the operator said, checked once: `Config` is immutable and has no "unset" that means a default.
 
+mod address;
+mod document;
+mod error;
+mod load;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod urls;
+mod validate;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use self::error::{ConfigError, ConfigErrors};
+pub use self::load::load;
+pub use self::urls::from_urls;
+pub use self::validate::check_level;
 
 use crate::types::{PoolMode, Secret};
 
@@ -29,7 +44,7 @@ pub struct Config {
 /// Where clients connect, or where a node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// `host` is a name or an IP address.
+    /// `host` is a name or an IP address without brackets; for a listener also `*`, all addresses of both families.
     Tcp { host: String, port: u16 },
     /// The directory that holds `.s.PGSQL.<port>`, as in libpq.
     Unix { directory: PathBuf, port: u16 },
@@ -39,6 +54,8 @@ pub enum Address {
 pub struct Listener {
     pub address: Address,
     pub tls: ClientTls,
+    /// Where it is written, for errors: `causeway.toml:12`, or `--listen`.
+    pub origin: String,
 }
 
 /// TLS towards clients.
@@ -183,6 +200,8 @@ pub struct Limits {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub address: SocketAddr,
+    /// Where it is written, for errors: `causeway.toml:12`, or `--metrics`.
+    pub origin: String,
 }
 
 #[derive(Clone, Debug)]

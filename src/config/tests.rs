@@ -1,0 +1,379 @@
+//! Files that are right, and every mistake with its message.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::document::Document;
+use super::validate::validate;
+use super::{
+    Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, check_level, from_urls,
+    load, raw,
+};
+use crate::types::{PoolMode, Secret};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    let (document, file, errors) = Document::parse("c.toml", text);
+    validate(&file, &document, Path::new(ROOT), errors)
+}
+
+/// Nine lines; `SECRET` is what no error may show.
+const GOOD: &str = r#"[[listeners]]
+address = "127.0.0.1:6432"
+[clusters.main]
+control = { user = "causeway", password = "SECRET" }
+[[clusters.main.nodes]]
+name = "a"
+host = "10.0.0.1"
+[users.app]
+password = "SECRET"
+"#;
+const MD5: &str = "md50123456789abcdef0123456789abcdef";
+const SCRAM: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
+                     AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// Each piece is appended to `GOOD`, so its first line is line 10. Expected: what each error contains, in order.
+#[test]
+fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
+    let cases: &[(&str, &[&[&str]])] = &[
+        // Keys.
+        (
+            "[pool]\npol_mode = \"session\"",
+            &[&["c.toml:11: pool.pol_mode: ", "did you mean \"pool_mode\"?", "default_pool_size"]],
+        ),
+        ("[users.bob]\npasword = \"SECRET\"", &[&["c.toml:11: users.bob.pasword: ", "did you mean \"password\"?"]]),
+        ("[zzz]\nx = 1", &[&["c.toml:10: zzz: unknown setting", "Allowed: workers, auth_type"]]),
+        ("[pool]\n[pool]", &[&["c.toml:11: pool: duplicate key"]]),
+        ("password = \"SECRET\"", &[&["c.toml:10: password: duplicate key"]]),
+        ("password SECRET", &[&["c.toml:10: ", "expected `=`"]]),
+        // Units and types.
+        ("[probe]\ninterval = 250", &[&["c.toml:11: probe.interval: 250 has no unit", "\"250ms\""]]),
+        ("[probe]\ninterval = \"250\"", &[&["c.toml:11: probe.interval: \"250\" has no unit", "\"250ms\""]]),
+        ("[probe]\ninterval = 0.5", &[&["c.toml:11: probe.interval: 0.5 has no unit", "\"250ms\""]]),
+        ("[probe]\ninterval = \"5 min\"", &[&["c.toml:11: probe.interval: \"5 min\" is not a duration", "ms, s, m"]]),
+        ("[probe]\ninterval = \"-5s\"", &[&["c.toml:11: probe.interval: \"-5s\" is not a duration"]]),
+        ("[probe]\ninterval = \"99999999999999999999d\"", &[&["c.toml:11: probe.interval: ", "is not a duration"]]),
+        ("[limits]\nmemo_size = 5", &[&["c.toml:11: limits.memo_size: 5 has no unit", "\"16MiB\""]]),
+        ("[limits]\nmemo_size = \"5MB\"", &[&["c.toml:11: limits.memo_size: \"5MB\" is not a size", "MiB"]]),
+        ("[limits]\nmemo_size = \"99999999999999999999GiB\"", &[&["c.toml:11: limits.memo_size: ", "1MiB to 64GiB"]]),
+        ("[pool]\ndefault_pool_size = \"x\"", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
+        ("[pool]\ndefault_pool_size = -3", &[&["c.toml:11: pool.default_pool_size: must be a whole number, 0 or more"]]),
+        ("[pool]\ndefault_pool_size = 1e3", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
+        ("[pool]\ndefault_pool_size = 99999999999999999999", &[&["c.toml:11: pool.default_pool_size: must be"]]),
+        ("[routing]\nsplit = \"yes\"", &[&["c.toml:11: routing.split: must be true or false"]]),
+        ("[routing]\nfallback = 1", &[&["c.toml:11: routing.fallback: must be a string"]]),
+        ("[users.bob]\npassword = 12345", &[&["c.toml:11: users.bob.password: must be a string"]]),
+        ("[users]\nbob = \"SECRET\"", &[&["c.toml:11: users.bob: must be a table"]]),
+        ("[clusters.b]\ndatabases = \"x\"", &[&["c.toml:11: clusters.b.databases: must be a list"]]),
+        // Words and ranges.
+        ("[pool]\npool_mode = \"statement\"", &[&["c.toml:11: pool.pool_mode: ", "Allowed: transaction, session"]]),
+        ("[routing]\nfallback = \"eror\"", &[&["c.toml:11: routing.fallback: ", "\"error\"?", "primary, error"]]),
+        ("[log]\nformat = \"xml\"", &[&["c.toml:11: log.format: ", "Allowed: text, json"]]),
+        ("[log]\nlevel = \"inof\"", &[&["c.toml:11: log.level: \"inof\"", "off, error, warn, info"]]),
+        ("[log]\nlevel = \"info,a b=debug\"", &[&["c.toml:11: log.level: \"a b=debug\""]]),
+        ("[probe]\ninterval = \"1ms\"", &[&["c.toml:11: probe.interval: 1ms is out of range: 10ms to 1m"]]),
+        ("[limits]\nmax_message_size = \"1KiB\"", &[&["c.toml:11: limits.max_message_size: 1KiB", "64KiB to 1GiB"]]),
+        ("[limits]\nmax_client_conn = 0", &[&["c.toml:11: limits.max_client_conn: 0 is out of range: 1 to 1000000"]]),
+        ("[pool]\nmin_pool_size = 30", &[&["c.toml:11: pool.min_pool_size: 30 is more than default_pool_size", "20"]]),
+        (
+            "pool_size = 3\n[pool]\nmin_pool_size = 4",
+            &[&["c.toml:10: users.app.pool_size: 3 is less than pool.min_pool_size", "4"]],
+        ),
+        // Users and secrets.
+        ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),
+        ("password_file = \"x\"", &[&["c.toml:10: users.app.password_file: only one of password, password_file"]]),
+        ("[users.bob]\npassword = \"\"", &[&["c.toml:11: users.bob.password: the secret is empty"]]),
+        ("[users.bob]\npassword_file = \"no/such\"", &[&["c.toml:11: users.bob.password_file: cannot read ", "no/such"]]),
+        ("[users.bob]\npassword_file = \"src/lib.rs\"", &[&["c.toml:11: users.bob.password_file: ", "line end"]]),
+        (
+            "[users.bob]\npassword_env = \"CAUSEWAY_NOT_SET\"",
+            &[&["c.toml:11: users.bob.password_env: ", "\"CAUSEWAY_NOT_SET\" is not set"]],
+        ),
+        ("server_password_file = \"no/such\"", &[&["c.toml:10: users.app.server_password_file: cannot read "]]),
+        // Listeners.
+        ("[[listeners]]", &[&["c.toml:10: listeners[1].address: is missing", "\"127.0.0.1:6432\""]]),
+        ("[[listeners]]\naddress = \"x y\"", &[&["c.toml:11: listeners[1].address: \"x y\"", "\"[::]:6432\""]]),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:6432\"",
+            &[&["c.toml:11: listeners[1].address: 127.0.0.1:6432 is taken by listeners[0].address (line 2)"]],
+        ),
+        ("[[listeners]]\naddress = \"*:6432\"", &[&["c.toml:11: listeners[1].address: *:6432 is taken by "]]),
+        ("[metrics]\naddress = \"127.0.0.1:6432\"", &[&["c.toml:11: metrics.address: ", "taken by listeners[0]", "line 2"]]),
+        ("[metrics]\naddress = \"localhost:1\"", &[&["c.toml:11: metrics.address: ", "\"127.0.0.1:9187\""]]),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"require\"",
+            &[
+                &["c.toml:10: listeners[1].client_tls_cert_file: is missing", "\"require\" needs"],
+                &["c.toml:10: listeners[1].client_tls_key_file: is missing", "\"require\" needs"],
+            ],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"prefer\"",
+            &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Allowed: disable, allow, require"]],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"allow\"\nclient_tls_cert_file = \
+             \"src\"\nclient_tls_key_file = \"no/such\"",
+            &[
+                &["c.toml:13: listeners[1].client_tls_cert_file: ", "is not a file"],
+                &["c.toml:14: listeners[1].client_tls_key_file: cannot read ", "no/such"],
+            ],
+        ),
+        (
+            "[[listeners]]\naddress = \"/run\"\nclient_tls_sslmode = \"require\"\nclient_tls_cert_file = \
+             \"Cargo.toml\"\nclient_tls_key_file = \"Cargo.toml\"",
+            &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Unix socket", "allowed for it: disable, allow"]],
+        ),
+        // Clusters and nodes.
+        (
+            "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.1\"",
+            &[&["c.toml:12: clusters.main.nodes[1].host: 10.0.0.1:5432 is the address of clusters.main.nodes[0].host (line 7)"]],
+        ),
+        (
+            "[[clusters.main.nodes]]\nname = \"a\"\nhost = \"10.0.0.2\"",
+            &[&["c.toml:11: clusters.main.nodes[1].name: \"a\" is the name of clusters.main.nodes[0].name (line 6) too"]],
+        ),
+        (
+            "[[clusters.main.nodes]]",
+            &[
+                &["c.toml:10: clusters.main.nodes[1].name: is missing", "name = \"a\""],
+                &["c.toml:10: clusters.main.nodes[1].host: is missing", "host = "],
+            ],
+        ),
+        (
+            "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.2:5432\"\nport = 0",
+            &[
+                &["c.toml:12: clusters.main.nodes[1].host: ", "allowed are a name, an IP address"],
+                &["c.toml:13: clusters.main.nodes[1].port: 0 is out of range: 1 to 65535"],
+            ],
+        ),
+        (
+            "[clusters.b]\ndatabases = [\"x\"]",
+            &[
+                &["c.toml:10: clusters.b.nodes: there is none", "[[clusters.b.nodes]]"],
+                &["c.toml:10: clusters.b.control: is missing", "control = {"],
+                &["c.toml:11: clusters.b.databases[0]: database \"x\" is served already by clusters.main", "\"*\""],
+            ],
+        ),
+        (
+            "[clusters.b]\nserver_tls_sslmode = \"verify\"\nserver_tls_ca_file = \"no/such\"\ndatabases = []\ncontrol = \
+             {}\nnodes = [{ name = \"x\", host = \"h\" }]",
+            &[
+                &["c.toml:10: clusters.b.databases: is empty"],
+                &["c.toml:11: clusters.b.server_tls_sslmode: ", "verify-ca, verify-full"],
+                &["c.toml:12: clusters.b.server_tls_ca_file: cannot read "],
+                &["c.toml:14: clusters.b.control.user: is missing"],
+            ],
+        ),
+        // All of them, and nothing that only follows from another.
+        (
+            "[pool]\npool_mode = 1\nx = 2\n[probe]\nrise = \"3\"\n[[clusters.main.nodes]]\nhst = \"h\"",
+            &[
+                &["c.toml:11: pool.pool_mode: "],
+                &["c.toml:12: pool.x: "],
+                &["c.toml:14: probe.rise: "],
+                &["c.toml:16: clusters.main.nodes[1].hst: ", "did you mean \"host\"?"],
+            ],
+        ),
+    ];
+    for (piece, expected) in cases {
+        let errors = match read(&format!("{GOOD}{piece}")) {
+            Ok(_) => panic!("no error: {piece}"),
+            Err(errors) => errors,
+        };
+        let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), expected.len(), "{piece}\n{errors}");
+        for (error, parts) in shown.iter().zip(*expected) {
+            assert!(error.starts_with(parts[0]), "{error}\ndoes not start with {}", parts[0]);
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}\nhas not all of {parts:?}");
+        }
+        for secret in ["SECRET", "12345"] {
+            assert!(!errors.to_string().contains(secret) && !format!("{errors:?}").contains(secret), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn nothing_at_all() {
+    let errors = read("").unwrap_err().to_string();
+    for part in ["c.toml: listeners: there is none", "c.toml: clusters: there is none", "c.toml: users: there is none"] {
+        assert!(errors.contains(part), "{errors}");
+    }
+    let errors = load(Path::new("no/such.toml")).unwrap_err().to_string();
+    assert!(errors.starts_with("no/such.toml: cannot be read: "), "{errors}");
+}
+
+/// Which kinds of password serve which kinds of login.
+#[test]
+fn credentials() {
+    let scram_damaged = "SCRAM-SHA-256$4096:c2FsdA==$AAAA:AAAA";
+    for (auth_type, password, error) in [
+        ("scram-sha-256", "plain", None),
+        ("scram-sha-256", SCRAM, None),
+        ("scram-sha-256", MD5, Some("an md5 hash cannot serve auth_type \"scram-sha-256\"; allowed are")),
+        ("scram-sha-256", scram_damaged, Some("is no SCRAM verifier; allowed is")),
+        ("md5", "plain", None),
+        ("md5", MD5, None),
+        ("md5", SCRAM, None),
+        ("password", "plain", None),
+        ("password", MD5, None),
+        ("password", SCRAM, None),
+        ("trust", "plain", None),
+    ] {
+        let text = format!("auth_type = {auth_type:?}\n{}", GOOD.replace("\"SECRET\"\n", &format!("{password:?}\n")));
+        match (read(&text), error) {
+            (Ok(config), None) => {
+                let app = &config.users["app"];
+                match &app.credential {
+                    Credential::Plain(secret) => {
+                        assert_eq!(secret.expose(), "plain");
+                        assert_eq!(app.server_password.as_ref(), Some(secret), "the nodes get it too");
+                    }
+                    Credential::Md5(secret) => assert_eq!((secret.expose(), &app.server_password), (MD5, &None)),
+                    Credential::Scram(secret) => assert_eq!((secret.expose(), &app.server_password), (SCRAM, &None)),
+                    Credential::None => panic!("{text}"),
+                }
+            }
+            (Err(errors), Some(part)) => {
+                let shown = errors.to_string();
+                assert!(shown.starts_with("c.toml:10: users.app.password: ") && shown.contains(part), "{shown}");
+                assert!(!shown.contains(password), "{shown}");
+            }
+            (result, _) => panic!("{text}\n{result:?}"),
+        }
+    }
+}
+
+#[test]
+fn secrets_come_from_files_and_the_environment() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("causeway.toml");
+    for (content, password) in [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" a b ", " a b ")] {
+        fs::write(directory.path().join("app.password"), content).unwrap();
+        let text = GOOD
+            .replace("password = \"SECRET\"\n", "password_file = \"app.password\"\nserver_password_env = \"CARGO_PKG_NAME\"\n");
+        fs::write(&file, text).unwrap();
+        let config = load(&file).unwrap();
+        let app = &config.users["app"];
+        assert!(matches!(&app.credential, Credential::Plain(secret) if secret.expose() == password), "{content:?}");
+        assert_eq!(app.server_password, Some(Secret::new("causeway")));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert_eq!(config.listeners[0].origin, format!("{}:2", file.display()));
+    }
+}
+
+#[test]
+fn everything_that_can_be_said_arrives() {
+    let config = read(&format!(
+        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\n{GOOD}{}",
+        r#"pool_mode = "session"
+pool_size = 7
+[[listeners]]
+address = "/run/causeway"
+port = 7000
+[[listeners]]
+address = "[::1]"
+client_tls_sslmode = "require"
+client_tls_cert_file = "Cargo.toml"
+client_tls_key_file = "Cargo.lock"
+[[clusters.main.nodes]]
+name = "b"
+host = "/var/run/postgresql"
+port = 5433
+[routing]
+split = false
+max_lag_bytes = "64KiB"
+fallback = "error"
+[log]
+format = "json"
+level = "warn,causeway::topology=debug"
+[metrics]
+address = "[::1]:0"
+"#
+    ))
+    .unwrap();
+    assert_eq!((config.workers, config.auth_type), (3, AuthType::Md5));
+    assert_eq!(config.shutdown_timeout, Duration::from_millis(1500));
+    assert_eq!(config.listeners[1].address, Address::Unix { directory: "/run/causeway".into(), port: 7000 });
+    assert_eq!(config.listeners[2].address, Address::Tcp { host: "::1".into(), port: 6432 });
+    let ClientTls::Require { cert_file, key_file } = &config.listeners[2].tls else { panic!("no TLS") };
+    assert_eq!((cert_file, key_file), (&Path::new(ROOT).join("Cargo.toml"), &Path::new(ROOT).join("Cargo.lock")));
+    let cluster = &config.clusters[0];
+    assert!(cluster.databases.is_empty(), "all");
+    assert_eq!((cluster.name.as_str(), cluster.server_tls.mode), ("main", SslMode::Prefer));
+    assert_eq!(cluster.nodes[0].address, Address::Tcp { host: "10.0.0.1".into(), port: 5432 });
+    assert_eq!(cluster.nodes[1].address, Address::Unix { directory: "/var/run/postgresql".into(), port: 5433 });
+    assert_eq!((cluster.control.user.as_str(), cluster.control.database.as_str()), ("causeway", "postgres"));
+    let app = &config.users["app"];
+    assert_eq!((app.pool_mode, app.pool_size), (Some(PoolMode::Session), Some(7)));
+    assert_eq!(config.routing.fallback, Fallback::Error);
+    assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
+    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
+    let metrics = config.metrics.unwrap();
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:35"));
+}
+
+/// `config/causeway.toml` with its comments taken off wherever they hide a setting.
+fn reference(with_examples: bool) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("config/causeway.toml")).unwrap();
+    let setting = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => match rest.contains("# no default") {
+            true if !with_examples => String::new(),
+            _ => rest.to_owned(),
+        },
+        _ => line.to_owned(),
+    };
+    text.lines().map(setting).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_reference_shows_every_setting_and_the_real_defaults() {
+    let (_, shown, errors) = Document::parse("causeway.toml", &reference(false));
+    assert_eq!(errors, []);
+    let mut expected = raw::File::default();
+    let (mut shown_as, mut real) = (shown, raw::File::default());
+    // What one must choose is not a default.
+    let listener = raw::Listener { address: shown_as.listeners[0].get_ref().address.clone(), ..Default::default() };
+    assert_eq!(shown_as.listeners, [raw::unset(listener)]);
+    let (name, cluster) = shown_as.clusters.pop_first().unwrap();
+    let cluster = cluster.into_inner();
+    let control = cluster.control.clone().unwrap().into_inner();
+    assert_eq!(control, raw::Control { user: control.user.clone(), ..Default::default() });
+    for node in &cluster.nodes {
+        let raw::Node { name, host, .. } = node.get_ref().clone();
+        assert_eq!(*node.get_ref(), raw::Node { name, host, ..Default::default() });
+    }
+    let (control, nodes) = (cluster.control.clone(), cluster.nodes.clone());
+    assert_eq!((name.get_ref().as_str(), cluster), ("main", raw::Cluster { control, nodes, ..Default::default() }));
+    shown_as.listeners.clear();
+    shown_as.users.clear();
+    assert_eq!(shown_as, real);
+    expected.workers = raw::unset(1);
+    real.workers = raw::unset(2);
+    assert_ne!(expected, real);
+}
+
+#[test]
+fn the_files_we_ship_load() {
+    let directory = Path::new(ROOT).join("config");
+    let config = load(&directory.join("causeway.toml")).unwrap();
+    assert_eq!(config.clusters[0].nodes.len(), 2);
+    // Its passwords come from variables that are not set here; one that is stands in.
+    let minimal = fs::read_to_string(directory.join("minimal.toml")).unwrap();
+    let variables = ["CAUSEWAY_CONTROL_PASSWORD", "CAUSEWAY_APP_PASSWORD"];
+    let minimal = variables.iter().fold(minimal, |text, name| text.replace(name, "CARGO_PKG_NAME"));
+    assert_eq!(read(&minimal).unwrap().clusters[0].nodes.len(), 2);
+}
+
+#[test]
+fn levels() {
+    for good in ["info", "off", "info,causeway=debug", "causeway::topology=trace,hyper=warn"] {
+        assert_eq!(check_level(good), Ok(()), "{good}");
+        assert!(tracing_subscriber::EnvFilter::try_new(good).is_ok(), "{good}");
+    }
+    for bad in ["", "INFO ", "inof", "info,", "causeway=", "=debug", "causeway[x]=debug"] {
+        assert!(check_level(bad).unwrap_err().contains("Allowed: off, error"), "{bad}");
+    }
+}
