@@ -128,12 +128,9 @@ mod tests {
 
     #[test]
     fn lsn_is_normalised_to_a_place_that_replay_reaches() {
-        for (raw, reached) in [
-            (0x900_2018, 0x900_2000),
-            (0x900_0028, 0x900_0000),
-            (0x900_2020, 0x900_2020),
-            (0x900_2000, 0x900_2000),
-        ] {
+        for (raw, reached) in
+            [(0x900_2018, 0x900_2000), (0x900_0028, 0x900_0000), (0x900_2020, 0x900_2020), (0x900_2000, 0x900_2000)]
+        {
             assert_eq!(Lsn(raw).normalised(SEGMENT), Lsn(reached), "{raw:x}");
         }
     }

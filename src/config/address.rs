@@ -106,7 +106,9 @@ mod tests {
         ] {
             assert_eq!(Address::of_listener(text, 7).map(|a| a.to_string()).as_deref(), Some(shown), "{text}");
         }
-        for bad in ["", ":6432", "host:", "host:65536", "host:-1", "ho st:1", "user@host:1", "[::1]6432", "[]:1", "run/x"] {
+        for bad in
+            ["", ":6432", "host:", "host:65536", "host:-1", "ho st:1", "user@host:1", "[::1]6432", "[]:1", "run/x"]
+        {
             assert_eq!(Address::of_listener(bad, 7), None, "{bad}");
         }
     }

@@ -63,9 +63,15 @@ pub struct Listener {
 pub enum ClientTls {
     Disable,
     /// Clients may use TLS.
-    Allow { cert_file: PathBuf, key_file: PathBuf },
+    Allow {
+        cert_file: PathBuf,
+        key_file: PathBuf,
+    },
     /// Clients without TLS are refused.
-    Require { cert_file: PathBuf, key_file: PathBuf },
+    Require {
+        cert_file: PathBuf,
+        key_file: PathBuf,
+    },
 }
 
 #[derive(Clone, Debug)]

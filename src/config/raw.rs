@@ -158,6 +158,7 @@ pub struct User {
     pub pool_size: Option<Spanned<u64>>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the names are PgBouncer's")]
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Pool {

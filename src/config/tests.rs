@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::document::Document;
+use super::urls::from_urls_and_password;
 use super::validate::validate;
 use super::{
-    Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, check_level, from_urls,
-    load, raw,
+    Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, check_level, load,
+    raw,
 };
 use crate::types::{PoolMode, Secret};
 
@@ -34,155 +35,160 @@ const MD5: &str = "md50123456789abcdef0123456789abcdef";
 const SCRAM: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
                      AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// Each piece is appended to `GOOD`, so its first line is line 10. Expected: what each error contains, in order.
+/// What is appended to `GOOD`, so that its first line is line 10, and what each of its errors contains, in order.
+type Mistake<'a> = (&'a str, &'a [&'a [&'a str]]);
+
+const MISTAKES: &[Mistake<'_>] = &[
+    // Keys.
+    (
+        "[pool]\npol_mode = \"session\"",
+        &[&["c.toml:11: pool.pol_mode: ", "did you mean \"pool_mode\"?", "default_pool_size"]],
+    ),
+    ("[users.bob]\npasword = \"SECRET\"", &[&["c.toml:11: users.bob.pasword: ", "did you mean \"password\"?"]]),
+    ("[zzz]\nx = 1", &[&["c.toml:10: zzz: unknown setting", "Allowed: workers, auth_type"]]),
+    ("[pool]\n[pool]", &[&["c.toml:11: pool: duplicate key"]]),
+    ("password = \"SECRET\"", &[&["c.toml:10: password: duplicate key"]]),
+    ("password SECRET", &[&["c.toml:10: ", "expected `=`"]]),
+    // Units and types.
+    ("[probe]\ninterval = 250", &[&["c.toml:11: probe.interval: 250 has no unit", "\"250ms\""]]),
+    ("[probe]\ninterval = \"250\"", &[&["c.toml:11: probe.interval: \"250\" has no unit", "\"250ms\""]]),
+    ("[probe]\ninterval = 0.5", &[&["c.toml:11: probe.interval: 0.5 has no unit", "\"250ms\""]]),
+    ("[probe]\ninterval = \"5 min\"", &[&["c.toml:11: probe.interval: \"5 min\" is not a duration", "ms, s, m"]]),
+    ("[probe]\ninterval = \"-5s\"", &[&["c.toml:11: probe.interval: \"-5s\" is not a duration"]]),
+    ("[probe]\ninterval = \"99999999999999999999d\"", &[&["c.toml:11: probe.interval: ", "is not a duration"]]),
+    ("[limits]\nmemo_size = 5", &[&["c.toml:11: limits.memo_size: 5 has no unit", "\"16MiB\""]]),
+    ("[limits]\nmemo_size = \"5MB\"", &[&["c.toml:11: limits.memo_size: \"5MB\" is not a size", "MiB"]]),
+    ("[limits]\nmemo_size = \"99999999999999999999GiB\"", &[&["c.toml:11: limits.memo_size: ", "1MiB to 64GiB"]]),
+    ("[pool]\ndefault_pool_size = \"x\"", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
+    ("[pool]\ndefault_pool_size = -3", &[&["c.toml:11: pool.default_pool_size: must be a whole number, 0 or more"]]),
+    ("[pool]\ndefault_pool_size = 1e3", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
+    ("[pool]\ndefault_pool_size = 99999999999999999999", &[&["c.toml:11: pool.default_pool_size: must be"]]),
+    ("[routing]\nsplit = \"yes\"", &[&["c.toml:11: routing.split: must be true or false"]]),
+    ("[routing]\nfallback = 1", &[&["c.toml:11: routing.fallback: must be a string"]]),
+    ("[users.bob]\npassword = 12345", &[&["c.toml:11: users.bob.password: must be a string"]]),
+    ("[users]\nbob = \"SECRET\"", &[&["c.toml:11: users.bob: must be a table"]]),
+    ("[clusters.b]\ndatabases = \"x\"", &[&["c.toml:11: clusters.b.databases: must be a list"]]),
+    // Words and ranges.
+    ("[pool]\npool_mode = \"statement\"", &[&["c.toml:11: pool.pool_mode: ", "Allowed: transaction, session"]]),
+    ("[routing]\nfallback = \"eror\"", &[&["c.toml:11: routing.fallback: ", "\"error\"?", "primary, error"]]),
+    ("[log]\nformat = \"xml\"", &[&["c.toml:11: log.format: ", "Allowed: text, json"]]),
+    ("[log]\nlevel = \"inof\"", &[&["c.toml:11: log.level: \"inof\"", "off, error, warn, info"]]),
+    ("[log]\nlevel = \"info,a b=debug\"", &[&["c.toml:11: log.level: \"a b=debug\""]]),
+    ("[probe]\ninterval = \"1ms\"", &[&["c.toml:11: probe.interval: 1ms is out of range: 10ms to 1m"]]),
+    ("[limits]\nmax_message_size = \"1KiB\"", &[&["c.toml:11: limits.max_message_size: 1KiB", "64KiB to 1GiB"]]),
+    ("[limits]\nmax_client_conn = 0", &[&["c.toml:11: limits.max_client_conn: 0 is out of range: 1 to 1000000"]]),
+    ("[pool]\nmin_pool_size = 30", &[&["c.toml:11: pool.min_pool_size: 30 is more than default_pool_size", "20"]]),
+    (
+        "pool_size = 3\n[pool]\nmin_pool_size = 4",
+        &[&["c.toml:10: users.app.pool_size: 3 is less than pool.min_pool_size", "4"]],
+    ),
+    // Users and secrets.
+    ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),
+    ("password_file = \"x\"", &[&["c.toml:10: users.app.password_file: only one of password, password_file"]]),
+    ("[users.bob]\npassword = \"\"", &[&["c.toml:11: users.bob.password: the secret is empty"]]),
+    ("[users.bob]\npassword_file = \"no/such\"", &[&["c.toml:11: users.bob.password_file: cannot read ", "no/such"]]),
+    ("[users.bob]\npassword_file = \"src/lib.rs\"", &[&["c.toml:11: users.bob.password_file: ", "line end"]]),
+    (
+        "[users.bob]\npassword_env = \"CAUSEWAY_NOT_SET\"",
+        &[&["c.toml:11: users.bob.password_env: ", "\"CAUSEWAY_NOT_SET\" is not set"]],
+    ),
+    ("server_password_file = \"no/such\"", &[&["c.toml:10: users.app.server_password_file: cannot read "]]),
+    // Listeners.
+    ("[[listeners]]", &[&["c.toml:10: listeners[1].address: is missing", "\"127.0.0.1:6432\""]]),
+    ("[[listeners]]\naddress = \"x y\"", &[&["c.toml:11: listeners[1].address: \"x y\"", "\"[::]:6432\""]]),
+    (
+        "[[listeners]]\naddress = \"127.0.0.1:6432\"",
+        &[&["c.toml:11: listeners[1].address: 127.0.0.1:6432 is taken by listeners[0].address (line 2)"]],
+    ),
+    ("[[listeners]]\naddress = \"*:6432\"", &[&["c.toml:11: listeners[1].address: *:6432 is taken by "]]),
+    (
+        "[metrics]\naddress = \"127.0.0.1:6432\"",
+        &[&["c.toml:11: metrics.address: ", "taken by listeners[0]", "line 2"]],
+    ),
+    ("[metrics]\naddress = \"localhost:1\"", &[&["c.toml:11: metrics.address: ", "\"127.0.0.1:9187\""]]),
+    (
+        "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"require\"",
+        &[
+            &["c.toml:10: listeners[1].client_tls_cert_file: is missing", "\"require\" needs"],
+            &["c.toml:10: listeners[1].client_tls_key_file: is missing", "\"require\" needs"],
+        ],
+    ),
+    (
+        "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"prefer\"",
+        &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Allowed: disable, allow, require"]],
+    ),
+    (
+        "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"allow\"\nclient_tls_cert_file = \
+             \"src\"\nclient_tls_key_file = \"no/such\"",
+        &[
+            &["c.toml:13: listeners[1].client_tls_cert_file: ", "is not a file"],
+            &["c.toml:14: listeners[1].client_tls_key_file: cannot read ", "no/such"],
+        ],
+    ),
+    (
+        "[[listeners]]\naddress = \"/run\"\nclient_tls_sslmode = \"require\"\nclient_tls_cert_file = \
+             \"Cargo.toml\"\nclient_tls_key_file = \"Cargo.toml\"",
+        &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Unix socket", "allowed for it: disable, allow"]],
+    ),
+    // Clusters and nodes.
+    (
+        "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.1\"",
+        &[&[
+            "c.toml:12: clusters.main.nodes[1].host: 10.0.0.1:5432 is the address of clusters.main.nodes[0].host (line 7)",
+        ]],
+    ),
+    (
+        "[[clusters.main.nodes]]\nname = \"a\"\nhost = \"10.0.0.2\"",
+        &[&["c.toml:11: clusters.main.nodes[1].name: \"a\" is the name of clusters.main.nodes[0].name (line 6) too"]],
+    ),
+    (
+        "[[clusters.main.nodes]]",
+        &[
+            &["c.toml:10: clusters.main.nodes[1].name: is missing", "name = \"a\""],
+            &["c.toml:10: clusters.main.nodes[1].host: is missing", "host = "],
+        ],
+    ),
+    (
+        "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.2:5432\"\nport = 0",
+        &[
+            &["c.toml:12: clusters.main.nodes[1].host: ", "allowed are a name, an IP address"],
+            &["c.toml:13: clusters.main.nodes[1].port: 0 is out of range: 1 to 65535"],
+        ],
+    ),
+    (
+        "[clusters.b]\ndatabases = [\"x\"]",
+        &[
+            &["c.toml:10: clusters.b.nodes: there is none", "[[clusters.b.nodes]]"],
+            &["c.toml:10: clusters.b.control: is missing", "control = {"],
+            &["c.toml:11: clusters.b.databases[0]: database \"x\" is served already by clusters.main", "\"*\""],
+        ],
+    ),
+    (
+        "[clusters.b]\nserver_tls_sslmode = \"verify\"\nserver_tls_ca_file = \"no/such\"\ndatabases = []\ncontrol = \
+             {}\nnodes = [{ name = \"x\", host = \"h\" }]",
+        &[
+            &["c.toml:10: clusters.b.databases: is empty"],
+            &["c.toml:11: clusters.b.server_tls_sslmode: ", "verify-ca, verify-full"],
+            &["c.toml:12: clusters.b.server_tls_ca_file: cannot read "],
+            &["c.toml:14: clusters.b.control.user: is missing"],
+        ],
+    ),
+    // All of them, and nothing that only follows from another.
+    (
+        "[pool]\npool_mode = 1\nx = 2\n[probe]\nrise = \"3\"\n[[clusters.main.nodes]]\nhst = \"h\"",
+        &[
+            &["c.toml:11: pool.pool_mode: "],
+            &["c.toml:12: pool.x: "],
+            &["c.toml:14: probe.rise: "],
+            &["c.toml:16: clusters.main.nodes[1].hst: ", "did you mean \"host\"?"],
+        ],
+    ),
+];
+
 #[test]
 fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
-    let cases: &[(&str, &[&[&str]])] = &[
-        // Keys.
-        (
-            "[pool]\npol_mode = \"session\"",
-            &[&["c.toml:11: pool.pol_mode: ", "did you mean \"pool_mode\"?", "default_pool_size"]],
-        ),
-        ("[users.bob]\npasword = \"SECRET\"", &[&["c.toml:11: users.bob.pasword: ", "did you mean \"password\"?"]]),
-        ("[zzz]\nx = 1", &[&["c.toml:10: zzz: unknown setting", "Allowed: workers, auth_type"]]),
-        ("[pool]\n[pool]", &[&["c.toml:11: pool: duplicate key"]]),
-        ("password = \"SECRET\"", &[&["c.toml:10: password: duplicate key"]]),
-        ("password SECRET", &[&["c.toml:10: ", "expected `=`"]]),
-        // Units and types.
-        ("[probe]\ninterval = 250", &[&["c.toml:11: probe.interval: 250 has no unit", "\"250ms\""]]),
-        ("[probe]\ninterval = \"250\"", &[&["c.toml:11: probe.interval: \"250\" has no unit", "\"250ms\""]]),
-        ("[probe]\ninterval = 0.5", &[&["c.toml:11: probe.interval: 0.5 has no unit", "\"250ms\""]]),
-        ("[probe]\ninterval = \"5 min\"", &[&["c.toml:11: probe.interval: \"5 min\" is not a duration", "ms, s, m"]]),
-        ("[probe]\ninterval = \"-5s\"", &[&["c.toml:11: probe.interval: \"-5s\" is not a duration"]]),
-        ("[probe]\ninterval = \"99999999999999999999d\"", &[&["c.toml:11: probe.interval: ", "is not a duration"]]),
-        ("[limits]\nmemo_size = 5", &[&["c.toml:11: limits.memo_size: 5 has no unit", "\"16MiB\""]]),
-        ("[limits]\nmemo_size = \"5MB\"", &[&["c.toml:11: limits.memo_size: \"5MB\" is not a size", "MiB"]]),
-        ("[limits]\nmemo_size = \"99999999999999999999GiB\"", &[&["c.toml:11: limits.memo_size: ", "1MiB to 64GiB"]]),
-        ("[pool]\ndefault_pool_size = \"x\"", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
-        ("[pool]\ndefault_pool_size = -3", &[&["c.toml:11: pool.default_pool_size: must be a whole number, 0 or more"]]),
-        ("[pool]\ndefault_pool_size = 1e3", &[&["c.toml:11: pool.default_pool_size: must be a whole number"]]),
-        ("[pool]\ndefault_pool_size = 99999999999999999999", &[&["c.toml:11: pool.default_pool_size: must be"]]),
-        ("[routing]\nsplit = \"yes\"", &[&["c.toml:11: routing.split: must be true or false"]]),
-        ("[routing]\nfallback = 1", &[&["c.toml:11: routing.fallback: must be a string"]]),
-        ("[users.bob]\npassword = 12345", &[&["c.toml:11: users.bob.password: must be a string"]]),
-        ("[users]\nbob = \"SECRET\"", &[&["c.toml:11: users.bob: must be a table"]]),
-        ("[clusters.b]\ndatabases = \"x\"", &[&["c.toml:11: clusters.b.databases: must be a list"]]),
-        // Words and ranges.
-        ("[pool]\npool_mode = \"statement\"", &[&["c.toml:11: pool.pool_mode: ", "Allowed: transaction, session"]]),
-        ("[routing]\nfallback = \"eror\"", &[&["c.toml:11: routing.fallback: ", "\"error\"?", "primary, error"]]),
-        ("[log]\nformat = \"xml\"", &[&["c.toml:11: log.format: ", "Allowed: text, json"]]),
-        ("[log]\nlevel = \"inof\"", &[&["c.toml:11: log.level: \"inof\"", "off, error, warn, info"]]),
-        ("[log]\nlevel = \"info,a b=debug\"", &[&["c.toml:11: log.level: \"a b=debug\""]]),
-        ("[probe]\ninterval = \"1ms\"", &[&["c.toml:11: probe.interval: 1ms is out of range: 10ms to 1m"]]),
-        ("[limits]\nmax_message_size = \"1KiB\"", &[&["c.toml:11: limits.max_message_size: 1KiB", "64KiB to 1GiB"]]),
-        ("[limits]\nmax_client_conn = 0", &[&["c.toml:11: limits.max_client_conn: 0 is out of range: 1 to 1000000"]]),
-        ("[pool]\nmin_pool_size = 30", &[&["c.toml:11: pool.min_pool_size: 30 is more than default_pool_size", "20"]]),
-        (
-            "pool_size = 3\n[pool]\nmin_pool_size = 4",
-            &[&["c.toml:10: users.app.pool_size: 3 is less than pool.min_pool_size", "4"]],
-        ),
-        // Users and secrets.
-        ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),
-        ("password_file = \"x\"", &[&["c.toml:10: users.app.password_file: only one of password, password_file"]]),
-        ("[users.bob]\npassword = \"\"", &[&["c.toml:11: users.bob.password: the secret is empty"]]),
-        ("[users.bob]\npassword_file = \"no/such\"", &[&["c.toml:11: users.bob.password_file: cannot read ", "no/such"]]),
-        ("[users.bob]\npassword_file = \"src/lib.rs\"", &[&["c.toml:11: users.bob.password_file: ", "line end"]]),
-        (
-            "[users.bob]\npassword_env = \"CAUSEWAY_NOT_SET\"",
-            &[&["c.toml:11: users.bob.password_env: ", "\"CAUSEWAY_NOT_SET\" is not set"]],
-        ),
-        ("server_password_file = \"no/such\"", &[&["c.toml:10: users.app.server_password_file: cannot read "]]),
-        // Listeners.
-        ("[[listeners]]", &[&["c.toml:10: listeners[1].address: is missing", "\"127.0.0.1:6432\""]]),
-        ("[[listeners]]\naddress = \"x y\"", &[&["c.toml:11: listeners[1].address: \"x y\"", "\"[::]:6432\""]]),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:6432\"",
-            &[&["c.toml:11: listeners[1].address: 127.0.0.1:6432 is taken by listeners[0].address (line 2)"]],
-        ),
-        ("[[listeners]]\naddress = \"*:6432\"", &[&["c.toml:11: listeners[1].address: *:6432 is taken by "]]),
-        ("[metrics]\naddress = \"127.0.0.1:6432\"", &[&["c.toml:11: metrics.address: ", "taken by listeners[0]", "line 2"]]),
-        ("[metrics]\naddress = \"localhost:1\"", &[&["c.toml:11: metrics.address: ", "\"127.0.0.1:9187\""]]),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"require\"",
-            &[
-                &["c.toml:10: listeners[1].client_tls_cert_file: is missing", "\"require\" needs"],
-                &["c.toml:10: listeners[1].client_tls_key_file: is missing", "\"require\" needs"],
-            ],
-        ),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"prefer\"",
-            &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Allowed: disable, allow, require"]],
-        ),
-        (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nclient_tls_sslmode = \"allow\"\nclient_tls_cert_file = \
-             \"src\"\nclient_tls_key_file = \"no/such\"",
-            &[
-                &["c.toml:13: listeners[1].client_tls_cert_file: ", "is not a file"],
-                &["c.toml:14: listeners[1].client_tls_key_file: cannot read ", "no/such"],
-            ],
-        ),
-        (
-            "[[listeners]]\naddress = \"/run\"\nclient_tls_sslmode = \"require\"\nclient_tls_cert_file = \
-             \"Cargo.toml\"\nclient_tls_key_file = \"Cargo.toml\"",
-            &[&["c.toml:12: listeners[1].client_tls_sslmode: ", "Unix socket", "allowed for it: disable, allow"]],
-        ),
-        // Clusters and nodes.
-        (
-            "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.1\"",
-            &[&["c.toml:12: clusters.main.nodes[1].host: 10.0.0.1:5432 is the address of clusters.main.nodes[0].host (line 7)"]],
-        ),
-        (
-            "[[clusters.main.nodes]]\nname = \"a\"\nhost = \"10.0.0.2\"",
-            &[&["c.toml:11: clusters.main.nodes[1].name: \"a\" is the name of clusters.main.nodes[0].name (line 6) too"]],
-        ),
-        (
-            "[[clusters.main.nodes]]",
-            &[
-                &["c.toml:10: clusters.main.nodes[1].name: is missing", "name = \"a\""],
-                &["c.toml:10: clusters.main.nodes[1].host: is missing", "host = "],
-            ],
-        ),
-        (
-            "[[clusters.main.nodes]]\nname = \"b\"\nhost = \"10.0.0.2:5432\"\nport = 0",
-            &[
-                &["c.toml:12: clusters.main.nodes[1].host: ", "allowed are a name, an IP address"],
-                &["c.toml:13: clusters.main.nodes[1].port: 0 is out of range: 1 to 65535"],
-            ],
-        ),
-        (
-            "[clusters.b]\ndatabases = [\"x\"]",
-            &[
-                &["c.toml:10: clusters.b.nodes: there is none", "[[clusters.b.nodes]]"],
-                &["c.toml:10: clusters.b.control: is missing", "control = {"],
-                &["c.toml:11: clusters.b.databases[0]: database \"x\" is served already by clusters.main", "\"*\""],
-            ],
-        ),
-        (
-            "[clusters.b]\nserver_tls_sslmode = \"verify\"\nserver_tls_ca_file = \"no/such\"\ndatabases = []\ncontrol = \
-             {}\nnodes = [{ name = \"x\", host = \"h\" }]",
-            &[
-                &["c.toml:10: clusters.b.databases: is empty"],
-                &["c.toml:11: clusters.b.server_tls_sslmode: ", "verify-ca, verify-full"],
-                &["c.toml:12: clusters.b.server_tls_ca_file: cannot read "],
-                &["c.toml:14: clusters.b.control.user: is missing"],
-            ],
-        ),
-        // All of them, and nothing that only follows from another.
-        (
-            "[pool]\npool_mode = 1\nx = 2\n[probe]\nrise = \"3\"\n[[clusters.main.nodes]]\nhst = \"h\"",
-            &[
-                &["c.toml:11: pool.pool_mode: "],
-                &["c.toml:12: pool.x: "],
-                &["c.toml:14: probe.rise: "],
-                &["c.toml:16: clusters.main.nodes[1].hst: ", "did you mean \"host\"?"],
-            ],
-        ),
-    ];
-    for (piece, expected) in cases {
-        let errors = match read(&format!("{GOOD}{piece}")) {
-            Ok(_) => panic!("no error: {piece}"),
-            Err(errors) => errors,
-        };
+    for (piece, expected) in MISTAKES {
+        let Err(errors) = read(&format!("{GOOD}{piece}")) else { panic!("no error: {piece}") };
         let shown: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(shown.len(), expected.len(), "{piece}\n{errors}");
         for (error, parts) in shown.iter().zip(*expected) {
@@ -198,7 +204,8 @@ fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
 #[test]
 fn nothing_at_all() {
     let errors = read("").unwrap_err().to_string();
-    for part in ["c.toml: listeners: there is none", "c.toml: clusters: there is none", "c.toml: users: there is none"] {
+    for part in ["c.toml: listeners: there is none", "c.toml: clusters: there is none", "c.toml: users: there is none"]
+    {
         assert!(errors.contains(part), "{errors}");
     }
     let errors = load(Path::new("no/such.toml")).unwrap_err().to_string();
@@ -250,10 +257,14 @@ fn credentials() {
 fn secrets_come_from_files_and_the_environment() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("causeway.toml");
-    for (content, password) in [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" a b ", " a b ")] {
+    for (content, password) in
+        [("s3cret", "s3cret"), ("s3cret\n", "s3cret"), ("s3cret\r\n", "s3cret"), (" a b ", " a b ")]
+    {
         fs::write(directory.path().join("app.password"), content).unwrap();
-        let text = GOOD
-            .replace("password = \"SECRET\"\n", "password_file = \"app.password\"\nserver_password_env = \"CARGO_PKG_NAME\"\n");
+        let text = GOOD.replace(
+            "password = \"SECRET\"\n",
+            "password_file = \"app.password\"\nserver_password_env = \"CARGO_PKG_NAME\"\n",
+        );
         fs::write(&file, text).unwrap();
         let config = load(&file).unwrap();
         let app = &config.users["app"];
@@ -318,53 +329,54 @@ address = "[::1]:0"
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.
 fn reference(with_examples: bool) -> String {
     let text = fs::read_to_string(Path::new(ROOT).join("config/causeway.toml")).unwrap();
-    let setting = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => match rest.contains("# no default") {
-            true if !with_examples => String::new(),
-            _ => rest.to_owned(),
-        },
-        _ => line.to_owned(),
+    let setting = |line: &str| {
+        let hidden = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+        match hidden {
+            Some(example) if example.contains("# no default") && !with_examples => String::new(),
+            Some(setting) => setting.to_owned(),
+            None => line.to_owned(),
+        }
     };
     text.lines().map(setting).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn the_reference_shows_every_setting_and_the_real_defaults() {
-    let (_, shown, errors) = Document::parse("causeway.toml", &reference(false));
+fn the_reference_shows_the_real_defaults() {
+    let (_, _, errors) = Document::parse("causeway.toml", &reference(true));
     assert_eq!(errors, []);
-    let mut expected = raw::File::default();
-    let (mut shown_as, mut real) = (shown, raw::File::default());
-    // What one must choose is not a default.
-    let listener = raw::Listener { address: shown_as.listeners[0].get_ref().address.clone(), ..Default::default() };
-    assert_eq!(shown_as.listeners, [raw::unset(listener)]);
-    let (name, cluster) = shown_as.clusters.pop_first().unwrap();
-    let cluster = cluster.into_inner();
-    let control = cluster.control.clone().unwrap().into_inner();
-    assert_eq!(control, raw::Control { user: control.user.clone(), ..Default::default() });
-    for node in &cluster.nodes {
+    let (_, mut shown, errors) = Document::parse("causeway.toml", &reference(false));
+    assert_eq!(errors, []);
+
+    // What one must choose is not a default: it stands on both sides.
+    let raw::Listener { address, .. } = shown.listeners.remove(0).into_inner();
+    let listener = raw::Listener { address, ..Default::default() };
+    let (name, cluster) = shown.clusters.pop_first().unwrap();
+    let control = cluster.get_ref().control.clone().unwrap().into_inner();
+    let control = raw::Control { user: control.user, ..Default::default() };
+    let nodes = cluster.get_ref().nodes.iter().map(|node| {
         let raw::Node { name, host, .. } = node.get_ref().clone();
-        assert_eq!(*node.get_ref(), raw::Node { name, host, ..Default::default() });
-    }
-    let (control, nodes) = (cluster.control.clone(), cluster.nodes.clone());
-    assert_eq!((name.get_ref().as_str(), cluster), ("main", raw::Cluster { control, nodes, ..Default::default() }));
-    shown_as.listeners.clear();
-    shown_as.users.clear();
-    assert_eq!(shown_as, real);
-    expected.workers = raw::unset(1);
-    real.workers = raw::unset(2);
-    assert_ne!(expected, real);
+        raw::unset(raw::Node { name, host, ..Default::default() })
+    });
+    let nodes = nodes.collect();
+    let defaults = raw::Cluster { control: Some(raw::unset(control)), nodes, ..Default::default() };
+
+    let expected = raw::File {
+        listeners: vec![raw::unset(listener)],
+        clusters: [(name, raw::unset(defaults))].into(),
+        users: shown.users,
+        ..Default::default()
+    };
+    let (_, whole, _) = Document::parse("causeway.toml", &reference(false));
+    assert_eq!(whole, expected);
 }
 
 #[test]
 fn the_files_we_ship_load() {
     let directory = Path::new(ROOT).join("config");
-    let config = load(&directory.join("causeway.toml")).unwrap();
-    assert_eq!(config.clusters[0].nodes.len(), 2);
-    // Its passwords come from variables that are not set here; one that is stands in.
-    let minimal = fs::read_to_string(directory.join("minimal.toml")).unwrap();
-    let variables = ["CAUSEWAY_CONTROL_PASSWORD", "CAUSEWAY_APP_PASSWORD"];
-    let minimal = variables.iter().fold(minimal, |text, name| text.replace(name, "CARGO_PKG_NAME"));
-    assert_eq!(read(&minimal).unwrap().clusters[0].nodes.len(), 2);
+    for name in ["causeway.toml", "minimal.toml"] {
+        let config = load(&directory.join(name)).unwrap();
+        assert_eq!(config.clusters[0].nodes.len(), 2, "{name}");
+    }
 }
 
 #[test]
@@ -375,5 +387,96 @@ fn levels() {
     }
     for bad in ["", "INFO ", "inof", "info,", "causeway=", "=debug", "causeway[x]=debug"] {
         assert!(check_level(bad).unwrap_err().contains("Allowed: off, error"), "{bad}");
+    }
+}
+
+fn urls(
+    primary: &str,
+    replicas: &[&str],
+    listen: Option<&str>,
+    password: Option<&str>,
+) -> Result<Config, ConfigErrors> {
+    let replicas: Vec<_> = replicas.iter().map(ToString::to_string).collect();
+    from_urls_and_password(primary, &replicas, listen, Some("127.0.0.1:9187"), password.map(str::to_owned))
+}
+
+#[test]
+fn urls_make_a_configuration() {
+    let config = urls(
+        "postgres://app%40x:s%3Acret%2F@db1:5433/shop?sslmode=verify-full&sslrootcert=Cargo%2Etoml",
+        &["postgresql://[::1]", "postgres://%2Frun%2Fpg/shop", "postgres://app%40x@db1?port=5434&sslmode=verify-full"],
+        Some("*:7000"),
+        None,
+    )
+    .unwrap();
+    let cluster = &config.clusters[0];
+    let nodes: Vec<_> = cluster.nodes.iter().map(|node| (node.name.clone(), node.address.to_string())).collect();
+    for ((name, address), expected) in nodes.iter().zip(["db1:5433", "[::1]:5432", "/run/pg/.s.PGSQL.5432", "db1:5434"])
+    {
+        assert_eq!((name.as_str(), address.as_str()), (expected, expected));
+    }
+    assert_eq!(nodes.len(), 4);
+    assert_eq!(cluster.server_tls.mode, SslMode::VerifyFull);
+    assert_eq!(cluster.server_tls.root_cert_file.as_deref(), Some(Path::new("Cargo.toml")));
+    assert_eq!((cluster.control.user.as_str(), cluster.control.database.as_str()), ("app@x", "shop"));
+    assert_eq!(cluster.control.password, Some(Secret::new("s:cret/")));
+    assert_eq!(config.users["app@x"].server_password, Some(Secret::new("s:cret/")));
+    assert_eq!((config.auth_type, config.users.len()), (AuthType::ScramSha256, 1));
+    assert_eq!(
+        (config.listeners[0].address.to_string(), config.listeners[0].origin.as_str()),
+        ("*:7000".into(), "--listen")
+    );
+    assert_eq!(config.metrics.unwrap().origin, "--metrics");
+}
+
+#[test]
+fn urls_without_a_password() {
+    let config = urls("postgres://app@db", &[], None, Some("from env")).unwrap();
+    assert_eq!(config.users["app"].server_password, Some(Secret::new("from env")));
+    assert_eq!(config.auth_type, AuthType::ScramSha256);
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:6432");
+    assert_eq!(config.clusters[0].control.database, "postgres");
+    for private in [None, Some("localhost:1"), Some("[::1]:1"), Some("/run/causeway")] {
+        let config = urls("postgres://app@db", &[], private, None).unwrap();
+        assert_eq!((config.auth_type, &config.users["app"].server_password), (AuthType::Trust, &None));
+    }
+}
+
+#[test]
+fn mistakes_in_urls() {
+    const GOOD: &str = "postgres://app:SECRET@db/shop";
+    for (primary, replica, listen, expected) in [
+        ("db:5432", GOOD, None, "--primary: is no URL such as postgres://"),
+        ("host=db user=app", GOOD, None, "--primary: is no URL such as postgres://"),
+        ("postgres://app:SECRET@db:x/shop", GOOD, None, "--primary: is no URL"),
+        ("postgres://app:SECRET@", GOOD, None, "--primary: has no host"),
+        ("postgres://app:SEC@RET@db", "postgres://x", None, "--primary: has an @ in its password; write %40"),
+        ("postgres://app:SECRET@a,b", "postgres://x", None, "--primary: has more than one host"),
+        ("postgres://app:SECRET%ff@a", "postgres://x", None, "--primary: has a password that is not UTF-8"),
+        ("postgres://db", "postgres://x", None, "--primary: has no user"),
+        ("postgres://app:SECRET@a b", "postgres://x", None, "--primary: \"a b\" is no host"),
+        (
+            "postgres://app:SECRET@a?sslmod=x",
+            "postgres://x",
+            None,
+            "--primary: unknown parameter \"sslmod\"; did you mean",
+        ),
+        (
+            "postgres://app:SECRET@a?sslmode=x",
+            "postgres://x",
+            None,
+            "--primary: unknown sslmode \"x\"; Allowed: disable",
+        ),
+        ("postgres://app:SECRET@a?connect_timeout=1", "postgres://x", None, "--primary: unknown parameter"),
+        (GOOD, "postgres://db", None, "--replica (number 1): db:5432 is the address of --primary too"),
+        (GOOD, "postgres://you@x", None, "--replica (number 1): has another user than --primary"),
+        (GOOD, "postgres://x?sslmode=require", None, "--replica (number 1): has another sslmode than --primary"),
+        (GOOD, "postgres://x", Some("x:y"), "--listen: \"x:y\" is no address to listen on"),
+        (GOOD, "postgres://x", Some("*:9187"), "--metrics: 127.0.0.1:9187 is taken by --listen"),
+        ("postgres://app@db", "postgres://x", Some("0.0.0.0:1"), "--listen: everyone who can reach this address"),
+    ] {
+        let errors = urls(primary, &[replica], listen, None).unwrap_err().to_string();
+        assert!(errors.lines().count() <= 2 && errors.contains(expected), "{primary} {replica}\n{errors}");
+        assert!(!errors.contains("SECRET") && !errors.contains("RET"), "{errors}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::net::IpAddr;
 use std::path::Path;
 
 use percent_encoding::percent_decode_str;
@@ -34,6 +35,18 @@ pub fn from_urls(
     listen: Option<&str>,
     metrics: Option<&str>,
 ) -> Result<Config, ConfigErrors> {
+    let password = env::var("PGPASSWORD").ok().filter(|password| !password.is_empty());
+    from_urls_and_password(primary, replicas, listen, metrics, password)
+}
+
+/// `password` is for a primary's URL that has none.
+pub(super) fn from_urls_and_password(
+    primary: &str,
+    replicas: &[String],
+    listen: Option<&str>,
+    metrics: Option<&str>,
+    password: Option<String>,
+) -> Result<Config, ConfigErrors> {
     let options = Options::new(replicas.len());
     let urls = std::iter::once(primary).chain(replicas.iter().map(String::as_str));
     let (mut parsed, mut errors) = (Vec::new(), Vec::new());
@@ -46,7 +59,6 @@ pub fn from_urls(
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));
     }
-    let password = env::var("PGPASSWORD").ok().filter(|password| !password.is_empty());
     let file = options.file(parsed, password, listen, metrics).map_err(ConfigErrors)?;
     validate(&file, &Document::command_line(options.names), Path::new(""), Vec::new())
 }
@@ -81,7 +93,8 @@ impl Url {
         let password = config.get_password().map(|bytes| String::from_utf8(bytes.to_vec()));
         Ok(Self {
             host,
-            port: config.get_ports().first().copied().unwrap_or(5432),
+            // A port among the parameters comes behind that of the host.
+            port: config.get_ports().last().copied().unwrap_or(5432),
             user: config.get_user().map(str::to_owned),
             password: password.transpose().map_err(|_| "has a password that is not UTF-8".to_owned())?,
             database: config.get_dbname().map(str::to_owned),
@@ -235,14 +248,12 @@ fn node(index: usize, url: &Url) -> Spanned<raw::Node> {
     Spanned::new(span, node)
 }
 
-/// Only those who are on this machine can connect.
+/// Only those who are on this machine can connect. (What is no address has an error of its own.)
 fn is_private(listen: &str) -> bool {
     match Address::of_listener(listen, 0) {
         Some(Address::Tcp { host, .. }) => {
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
         }
-        Some(Address::Unix { .. }) => true,
-        // Not an address, which is an error of its own.
-        None => true,
+        Some(Address::Unix { .. }) | None => true,
     }
 }

@@ -51,31 +51,30 @@ fn build(
     }
 }
 
-fn databases(
-    name: &Spanned<String>,
-    raw: &raw::Cluster,
-    taken: &mut Taken,
-    report: &mut Report<'_>,
-) -> Vec<String> {
+fn databases(name: &Spanned<String>, raw: &raw::Cluster, taken: &mut Taken, report: &mut Report<'_>) -> Vec<String> {
     if raw.databases.is_empty() {
         report.missing(&name.span(), "databases", "is empty; name databases, or leave it out to serve all of them");
     }
     let mut names = Vec::new();
     for database in &raw.databases {
         let text = report.name(database);
-        // The default is not in the text; the cluster is.
-        let span = if database.span().is_empty() { name.span() } else { database.span() };
         let all = |name: &str| name == ALL_DATABASES;
         let clash = taken.databases.iter().find(|(_, other)| *other == text || all(other) || all(&text));
-        if let Some((other, clash)) = clash {
-            let problem = format!(
+        let problem = clash.map(|(other, clash)| {
+            format!(
                 "database {text:?} is served already by {}, which has {clash:?}; the databases of a cluster must be \
                  in no other",
                 report.document.mention(other)
-            );
-            report.at(&span, problem);
+            )
+        });
+        // The default is not in the text; the cluster is.
+        let is_default = database.span().is_empty();
+        match problem {
+            Some(problem) if is_default => report.missing(&name.span(), "databases", problem),
+            Some(problem) => report.at(&database.span(), problem),
+            None => {}
         }
-        taken.databases.push((span, text.clone()));
+        taken.databases.push((if is_default { name.span() } else { database.span() }, text.clone()));
         names.push(text);
     }
     if names.iter().any(|name| name == ALL_DATABASES) { Vec::new() } else { names }
@@ -128,10 +127,8 @@ fn address(raw: &Spanned<raw::Node>, taken: &mut Taken, report: &mut Report<'_>)
         return None;
     };
     if let Some((other, _)) = taken.addresses.iter().find(|(_, other)| other.same_as(&address)) {
-        let problem = format!(
-            "{address} is the address of {} too; each node needs its own",
-            report.document.mention(other)
-        );
+        let problem =
+            format!("{address} is the address of {} too; each node needs its own", report.document.mention(other));
         report.at(&host.span(), problem);
     }
     taken.addresses.push((host.span(), address.clone()));

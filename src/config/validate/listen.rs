@@ -78,12 +78,7 @@ fn metrics(
     Some(Metrics { address, origin: report.document.origin(&text.span()) })
 }
 
-fn claim(
-    span: &Range<usize>,
-    address: &Address,
-    taken: &mut Vec<(Range<usize>, Address)>,
-    report: &mut Report<'_>,
-) {
+fn claim(span: &Range<usize>, address: &Address, taken: &mut Vec<(Range<usize>, Address)>, report: &mut Report<'_>) {
     if let Some((other, clash)) = taken.iter().find(|(_, other)| other.overlaps(address)) {
         let problem = format!("{address} is taken by {}, which is {clash}", report.document.mention(other));
         report.at(span, problem);
@@ -98,17 +93,13 @@ fn client_tls(raw: &Spanned<raw::Listener>, report: &mut Report<'_>) -> ClientTl
         return ClientTls::Disable;
     }
     let mut file = |key: &str, path: Option<&Spanned<String>>| {
-        let problem = format!(
-            "is missing: client_tls_sslmode {:?} needs client_tls_cert_file and client_tls_key_file (PEM)",
-            listener.client_tls_sslmode.get_ref()
-        );
-        match path {
-            Some(path) => Some(report.file(path)),
-            None => {
-                report.missing(&raw.span(), key, problem);
-                None
-            }
-        }
+        let Some(path) = path else {
+            let mode = listener.client_tls_sslmode.get_ref();
+            let needs = "client_tls_cert_file and client_tls_key_file (PEM)";
+            report.missing(&raw.span(), key, format!("is missing: client_tls_sslmode {mode:?} needs {needs}"));
+            return None;
+        };
+        Some(report.file(path))
     };
     let cert_file = file("client_tls_cert_file", listener.client_tls_cert_file.as_ref());
     let key_file = file("client_tls_key_file", listener.client_tls_key_file.as_ref());
