@@ -29,20 +29,20 @@ fn execute(cli: &Cli) -> Result<()> {
             let mut config = options.config().map_err(broken)?;
             cli.log.over(&mut config.log);
             logging::init(&config.log)?;
-            app::run(config)?;
+            app::commands::run(config)?;
         }
         Command::Check { file } => {
             let config = config::load(file).map_err(broken)?;
             show(&format!("ok\n{}", check::summary(&config)))?;
         }
-        Command::Explain { config, sql } => {
+        Command::Explain { config, database, sql } => {
             start_logging(cli)?;
             let config = config.as_deref().map(config::load).transpose().map_err(broken)?;
-            show(&app::explain(config.as_ref(), sql)?)?;
+            show(&app::commands::explain(config.as_ref(), database.as_deref(), sql)?)?;
         }
         Command::Demo(options) => {
             start_logging(cli)?;
-            app::demo(*options)?;
+            app::commands::demo(*options)?;
         }
     }
     Ok(())

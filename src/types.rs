@@ -13,6 +13,10 @@ impl NodeId {
     }
 }
 
+/// A data-plane thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WorkerId(pub usize);
+
 /// Observed, never only configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {

@@ -65,6 +65,9 @@ pub enum Command {
         /// Takes catalog facts from the primary that this file names; without it only what is built in is known
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// The database whose catalog counts [default: the control login's]
+        #[arg(long, value_name = "NAME", requires = "config")]
+        database: Option<String>,
         /// One or more statements
         sql: String,
     },
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!((config.clusters[0].nodes.len(), config.listeners[0].address.to_string()), (3, "*:1".to_owned()));
         let Command::Demo(demo) = parse("causeway demo --once --seconds 3").unwrap().command else { panic!() };
         assert_eq!(demo, DemoOptions { once: true, replicas: 2, seconds: 3 });
-        let Command::Explain { config, sql } = parse("causeway explain SELECT").unwrap().command else { panic!() };
+        let Command::Explain { config, sql, .. } = parse("causeway explain SELECT").unwrap().command else { panic!() };
         assert_eq!((config, sql.as_str()), (None, "SELECT"));
     }
 

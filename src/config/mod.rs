@@ -84,6 +84,12 @@ pub struct Cluster {
     pub control: Control,
 }
 
+impl Cluster {
+    pub fn serves(&self, database: &str) -> bool {
+        self.databases.is_empty() || self.databases.iter().any(|name| name == database)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Node {
     pub name: String,

@@ -1,1 +1,327 @@
-//! (skeleton)
+//! Counts what happens: one struct of handles that is passed in, over a registry of our own.
+//!
+//! Label values come from closed enums or from the configuration; only the database and user of a pool come from
+//! outside, and their series end with the pool. Handles are resolved once, so that counting is one atomic add.
+
+mod guard;
+mod labels;
+mod maker;
+mod node;
+mod pool;
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+
+pub use guard::{GaugeGuard, WaitGuard};
+pub use labels::{CancelOutcome, LoginOutcome, Origin};
+pub use node::{NodeMetrics, NodeStatus};
+pub use pool::PoolMetrics;
+
+use crate::error::{Error, Fault, sqlstate};
+use maker::Maker;
+use node::NodeFamilies;
+use pool::PoolFamilies;
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    nodes: NodeFamilies,
+    pools: Arc<PoolFamilies>,
+    clients: IntGauge,
+    logins: IntCounterVec,
+    cancels: IntCounterVec,
+    errors: IntCounterVec,
+    refused: IntCounterVec,
+    rescues: IntCounterVec,
+    pins: IntCounterVec,
+    split_brain: IntGaugeVec,
+    /// Bytes from and to clients.
+    pub client_received_bytes: IntCounter,
+    pub client_sent_bytes: IntCounter,
+    /// Classifications that the memo answered, and those that it did not.
+    pub memo_hits: IntCounter,
+    pub memo_misses: IntCounter,
+    /// Texts that the structural parser could not read; they are classified without it.
+    pub parse_failures: IntCounter,
+}
+
+impl Metrics {
+    /// # Errors
+    /// Two metrics with one name: a bug of ours.
+    pub fn new() -> Result<Arc<Self>, Error> {
+        Self::build().map(Arc::new).map_err(|e| {
+            Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, "the metrics could not be registered").source(e)
+        })
+    }
+
+    fn build() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let metrics = Self {
+            nodes: NodeFamilies::new(&make)?,
+            pools: Arc::new(PoolFamilies::new(&make)?),
+            clients: make.gauge("causeway_clients", "Clients that are connected, logged in or not.")?,
+            logins: make.counters("causeway_logins_total", "Logins of clients, by outcome.", &["outcome"])?,
+            cancels: make.counters("causeway_cancels_total", "Cancel requests, by outcome.", &["outcome"])?,
+            errors: make.counters(
+                "causeway_errors_total",
+                "Errors that clients read, by who raised them and SQLSTATE class.",
+                &["origin", "class"],
+            )?,
+            refused: make.counters(
+                "causeway_refused_total",
+                "Batches that no node could serve within what was asked, by reason.",
+                &["reason"],
+            )?,
+            rescues: make.counters(
+                "causeway_rescues_total",
+                "Batches that a replica refused and another node ran, by cause.",
+                &["cause"],
+            )?,
+            pins: make.counters("causeway_pins_total", "Pins of a session to its server, by reason.", &["reason"])?,
+            split_brain: make.gauges(
+                "causeway_split_brain",
+                "1 while two nodes claim to be the primary of one timeline: writes go nowhere.",
+                &["cluster"],
+            )?,
+            client_received_bytes: make.counter("causeway_client_received_bytes_total", "Bytes from clients.")?,
+            client_sent_bytes: make.counter("causeway_client_sent_bytes_total", "Bytes to clients.")?,
+            memo_hits: make.counter("causeway_memo_hits_total", "Classifications that the memo answered.")?,
+            memo_misses: make.counter("causeway_memo_misses_total", "Classifications that the memo lacked.")?,
+            parse_failures: make.counter(
+                "causeway_parse_failures_total",
+                "Texts that the structural parser could not read; they are classified without it.",
+            )?,
+            registry,
+        };
+        // Series that exist from the start show a rate of zero instead of nothing.
+        for outcome in LoginOutcome::ALL {
+            metrics.logins.with_label_values(&[outcome.as_str()]);
+        }
+        for outcome in CancelOutcome::ALL {
+            metrics.cancels.with_label_values(&[outcome.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// The handles of a node. Ask once.
+    pub fn node(&self, cluster: &str, node: &str) -> Arc<NodeMetrics> {
+        Arc::new(self.nodes.node(cluster, node))
+    }
+
+    /// The handles of a pool. The series go when the last holder drops them.
+    pub fn pool(&self, cluster: &str, node: &str, database: &str, user: &str) -> Arc<PoolMetrics> {
+        self.pools.pool(cluster, node, database, user)
+    }
+
+    /// A client is connected for as long as the guard lives.
+    pub fn client(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.clients)
+    }
+
+    pub fn login(&self, outcome: LoginOutcome) {
+        self.logins.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub fn cancel(&self, outcome: CancelOutcome) {
+        self.cancels.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// An error that a client read. Any text may come as `sqlstate`; unknown classes count as `other`.
+    pub fn error(&self, origin: Origin, sqlstate: &str) {
+        self.errors.with_label_values(&[origin.as_str(), labels::sqlstate_class(sqlstate)]).inc();
+    }
+
+    /// The counter of batches refused for `reason`. Resolve it once per reason.
+    pub fn refused(&self, reason: &'static str) -> IntCounter {
+        self.refused.with_label_values(&[reason])
+    }
+
+    /// The counter of rescues for `cause`. Resolve it once per cause.
+    pub fn rescues(&self, cause: &'static str) -> IntCounter {
+        self.rescues.with_label_values(&[cause])
+    }
+
+    /// The counter of pins for `reason`. Resolve it once per reason.
+    pub fn pins(&self, reason: &'static str) -> IntCounter {
+        self.pins.with_label_values(&[reason])
+    }
+
+    /// Raises or ends the alarm of a cluster.
+    pub fn set_split_brain(&self, cluster: &str, alarm: bool) {
+        self.split_brain.with_label_values(&[cluster]).set(alarm.into());
+    }
+
+    /// All metrics in the Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap_or_else(|e| format!("# the metrics could not be written: {e}\n"))
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Role;
+
+    fn metrics() -> Arc<Metrics> {
+        Metrics::new().unwrap()
+    }
+
+    /// Each of `lines` is a line of the rendered text.
+    #[track_caller]
+    fn check(metrics: &Metrics, lines: &[&str]) {
+        let text = metrics.render();
+        for line in lines {
+            assert!(text.lines().any(|rendered| rendered == *line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_node_shows_what_is_known_of_it() {
+        let metrics = metrics();
+        let node = metrics.node("main", "a");
+        check(
+            &metrics,
+            &[
+                r#"causeway_node_up{cluster="main",node="a"} 0"#,
+                r#"causeway_node_lag_seconds{cluster="main",node="a"} NaN"#,
+                r#"causeway_node_lag_bytes{cluster="main",node="a"} NaN"#,
+            ],
+        );
+        node.show(&NodeStatus {
+            up: true,
+            role: Some(Role::Replica),
+            eligible: true,
+            lag_bytes: Some(8192),
+            lag_seconds: Some(0.25),
+        });
+        node.routed("read").inc();
+        node.routed("read").inc();
+        node.sent_bytes.inc_by(10);
+        node.received_bytes.inc_by(20);
+        node.round_trip.observe(0.002);
+        check(
+            &metrics,
+            &[
+                r#"causeway_node_up{cluster="main",node="a"} 1"#,
+                r#"causeway_node_role{cluster="main",node="a",role="primary"} 0"#,
+                r#"causeway_node_role{cluster="main",node="a",role="replica"} 1"#,
+                r#"causeway_node_eligible{cluster="main",node="a"} 1"#,
+                r#"causeway_node_lag_bytes{cluster="main",node="a"} 8192"#,
+                r#"causeway_node_lag_seconds{cluster="main",node="a"} 0.25"#,
+                r#"causeway_routed_total{cluster="main",node="a",reason="read"} 2"#,
+                r#"causeway_node_sent_bytes_total{cluster="main",node="a"} 10"#,
+                r#"causeway_node_received_bytes_total{cluster="main",node="a"} 20"#,
+                r#"causeway_node_round_trip_seconds_bucket{cluster="main",node="a",le="0.001"} 0"#,
+                r#"causeway_node_round_trip_seconds_bucket{cluster="main",node="a",le="0.0025"} 1"#,
+                r#"causeway_node_round_trip_seconds_count{cluster="main",node="a"} 1"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn guards_count_down_by_themselves() {
+        let metrics = metrics();
+        let pool = metrics.pool("main", "a", "shop", "app");
+        let client = metrics.client();
+        let (idle, active, waiting) = (pool.idle_server(), pool.active_server(), pool.waiting_client());
+        check(
+            &metrics,
+            &[
+                "causeway_clients 1",
+                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 1"#,
+                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 1"#,
+                r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 1"#,
+                r#"causeway_pool_wait_seconds_count{cluster="main",database="shop",node="a",user="app"} 0"#,
+            ],
+        );
+        drop((client, idle, active));
+        waiting.timed_out();
+        check(
+            &metrics,
+            &[
+                "causeway_clients 0",
+                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 0"#,
+                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 0"#,
+                r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 0"#,
+                r#"causeway_pool_wait_seconds_count{cluster="main",database="shop",node="a",user="app"} 1"#,
+                r#"causeway_pool_wait_timeouts_total{cluster="main",database="shop",node="a",user="app"} 1"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn the_series_of_a_pool_end_with_its_last_holder() {
+        let metrics = metrics();
+        let pool = metrics.pool("main", "a", "we\"ird\n", "app");
+        pool.closed("idle_timeout");
+        pool.connects.inc();
+        check(
+            &metrics,
+            &[
+                r#"causeway_pool_closes_total{cluster="main",database="we\"ird\n",node="a",reason="idle_timeout",user="app"} 1"#,
+                r#"causeway_pool_connects_total{cluster="main",database="we\"ird\n",node="a",outcome="ok",user="app"} 1"#,
+            ],
+        );
+        let successor = metrics.pool("main", "a", "we\"ird\n", "app");
+        drop(pool);
+        successor.connects.inc();
+        check(
+            &metrics,
+            &[
+                r#"causeway_pool_connects_total{cluster="main",database="we\"ird\n",node="a",outcome="ok",user="app"} 2"#,
+            ],
+        );
+        drop(successor);
+        assert!(!metrics.render().contains("causeway_pool_"), "{}", metrics.render());
+    }
+
+    #[test]
+    fn events_are_counted_under_closed_labels() {
+        let metrics = metrics();
+        metrics.login(LoginOutcome::Refused);
+        metrics.cancel(CancelOutcome::Forwarded);
+        metrics.error(Origin::Node, "23505");
+        metrics.error(Origin::Causeway, "57P01");
+        metrics.error(Origin::Node, "made up by a function");
+        metrics.refused("no_primary").inc();
+        metrics.rescues("25006").inc();
+        metrics.pins("listen").inc();
+        metrics.set_split_brain("main", true);
+        metrics.client_received_bytes.inc_by(5);
+        metrics.client_sent_bytes.inc_by(6);
+        metrics.memo_hits.inc_by(7);
+        metrics.memo_misses.inc_by(8);
+        metrics.parse_failures.inc();
+        check(
+            &metrics,
+            &[
+                r#"causeway_logins_total{outcome="ok"} 0"#,
+                r#"causeway_logins_total{outcome="refused"} 1"#,
+                r#"causeway_cancels_total{outcome="forwarded"} 1"#,
+                r#"causeway_errors_total{class="23",origin="node"} 1"#,
+                r#"causeway_errors_total{class="57",origin="causeway"} 1"#,
+                r#"causeway_errors_total{class="other",origin="node"} 1"#,
+                r#"causeway_refused_total{reason="no_primary"} 1"#,
+                r#"causeway_rescues_total{cause="25006"} 1"#,
+                r#"causeway_pins_total{reason="listen"} 1"#,
+                r#"causeway_split_brain{cluster="main"} 1"#,
+                "causeway_client_received_bytes_total 5",
+                "causeway_client_sent_bytes_total 6",
+                "causeway_memo_hits_total 7",
+                "causeway_memo_misses_total 8",
+                "causeway_parse_failures_total 1",
+            ],
+        );
+    }
+}

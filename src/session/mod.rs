@@ -1,1 +1,267 @@
-//! (skeleton)
+//! A client's life: accept, handshake, then batch after batch until it leaves.
+//!
+//! One task per session, on one worker. [`Session::run`] is the loop of design steps 1 to 8: `batch` collects, `survey`
+//! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
+//! answer on, `settle` takes the outcome back and keeps or releases the lease.
+
+mod batch;
+mod buffers;
+pub mod cancel;
+pub mod cluster;
+mod exchange;
+mod handshake;
+mod lead;
+mod ledger;
+mod outbound;
+mod pins;
+mod relay;
+mod rescue;
+mod settle;
+mod statements;
+mod survey;
+mod translate;
+mod wait;
+mod watch;
+pub mod worker;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use self::batch::{Bounds, Collector, End};
+use self::cancel::Registration;
+use self::cluster::Cluster;
+use self::lead::Task;
+use self::ledger::Ledger;
+use self::outbound::Outbound;
+use self::pins::Pins;
+use self::relay::Relay;
+use self::statements::ClientStatements;
+use self::survey::Survey;
+use self::wait::Arrival;
+use self::worker::{Leave, SeatGuard, Worker};
+use crate::backend::Server;
+use crate::backend::params::Params;
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::metrics::Origin;
+use crate::net::stream::Stream;
+use crate::pool::Lease;
+use crate::pool::set::PoolSet;
+use crate::sql::{Classified, Context};
+use crate::topology::Facts;
+use crate::types::{NodeId, PoolMode};
+use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::{Target, tag};
+
+pub use self::handshake::{Door, accept};
+pub use self::pins::Pin;
+pub use self::rescue::Cause;
+
+/// The client's side of a session.
+#[derive(Debug)]
+struct Client {
+    stream: Stream,
+    /// Bytes that have come and are not consumed.
+    input: BytesMut,
+    /// Bytes to come that mean nothing any more.
+    discard: usize,
+}
+
+/// A leased server, and what the session knows of it.
+#[derive(Debug)]
+struct Held {
+    lease: Lease<Server>,
+    node: NodeId,
+    /// It was leased as a replica: nothing that outlives a transaction may be done on it.
+    on_replica: bool,
+    /// The client's unnamed statement is there.
+    unnamed_here: bool,
+}
+
+/// How the client's texts are to be read.
+#[derive(Clone, Copy, Debug)]
+struct Lexis {
+    standard_conforming_strings: bool,
+    /// No byte of a multi-byte character can look like a backslash or a quote.
+    safe_encoding: bool,
+}
+
+/// A logged-in client.
+struct Session {
+    worker: Rc<Worker>,
+    seat: SeatGuard,
+    cluster: Arc<Cluster>,
+    pools: Arc<PoolSet>,
+    facts: Arc<Facts>,
+    registration: Registration,
+    bounds: Bounds,
+    mode: PoolMode,
+    /// What the client asked for at login; follows it from server to server.
+    params: Arc<Params>,
+    client: Client,
+    collector: Collector,
+    lexis: Lexis,
+    statements: ClientStatements,
+    ledger: Ledger,
+    out: Outbound,
+    relay: Relay,
+    held: Option<Held>,
+    pins: Pins,
+    /// Messages were sent that no Sync has ended yet.
+    pipeline_open: bool,
+    /// An error of ours stands for the rest of the client's messages, up to its Sync.
+    skip_to_sync: bool,
+    last_replica: Option<NodeId>,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum Ended {
+    /// The client said good-bye or is gone.
+    ByClient,
+    /// What the client is told in parting.
+    Farewell(Error),
+    /// The server has told the client already.
+    ByServer,
+}
+
+impl Session {
+    async fn run(mut self) {
+        let ended = loop {
+            if let Err(ended) = self.step().await {
+                break ended;
+            }
+        };
+        self.end(ended).await;
+    }
+
+    async fn step(&mut self) -> Result<(), Ended> {
+        let Arrival { bytes, end } = self.next_arrival().await?;
+        if self.skip_to_sync { self.skip(bytes, end).await } else { self.serve(bytes, end).await }
+    }
+
+    /// Serves one batch from the survey to the settlement.
+    async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
+        let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
+        if self.held.is_none() && !survey.needs_server {
+            return self.answer_alone(bytes).await;
+        }
+        match self.lead(Task::new(bytes, end, survey)).await? {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse(bytes, end, &error).await,
+        }
+    }
+
+    fn survey(&mut self, bytes: usize, end: End) -> Result<Survey> {
+        let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis };
+        Survey::of(&self.client.input[..bytes], end, &self.statements, &mut classify)
+    }
+
+    /// Answers what no server is needed for: Close of statements, Sync, Flush.
+    async fn answer_alone(&mut self, bytes: usize) -> Result<(), Ended> {
+        let mut answer = Vec::new();
+        let mut rest = &self.client.input[..bytes];
+        while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
+            let (frame, after) = rest.split_at(header.frame_bytes);
+            match (header.tag, Target::read(&frame[HEADER_BYTES..])) {
+                (tag::SYNC, _) => put_ready(&mut answer, TransactionStatus::Idle),
+                (tag::CLOSE, Ok(Target::Statement(name))) => {
+                    self.statements.close(name);
+                    answer.extend_from_slice(CLOSE_COMPLETE);
+                }
+                _ => {}
+            }
+            rest = after;
+        }
+        self.client.input.advance(bytes);
+        self.tell(&answer).await
+    }
+
+    /// Answers a batch that nothing was sent of with an error.
+    async fn refuse(&mut self, bytes: usize, end: End, error: &Error) -> Result<(), Ended> {
+        tracing::debug!(%error, "a batch was refused");
+        self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
+        let mut answer = Vec::new();
+        put_error(&mut answer, Severity::Error, error);
+        match end {
+            End::Query | End::FunctionCall | End::Sync => put_ready(&mut answer, self.status()),
+            End::Flush | End::Interrupted => self.skip_to_sync = true,
+            End::Overflow => return Err(Ended::Farewell(overflow_refused(error))),
+        }
+        self.client.input.advance(bytes);
+        self.tell(&answer).await
+    }
+
+    /// Drops messages up to a Sync.
+    async fn skip(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
+        if end == End::Overflow {
+            return Err(Ended::Farewell(overflow_refused(&Error::protocol("no Sync within limits.max_batch_size"))));
+        }
+        self.client.input.advance(bytes);
+        if end != End::Sync {
+            return Ok(());
+        }
+        self.skip_to_sync = false;
+        let mut answer = Vec::new();
+        put_ready(&mut answer, self.status());
+        self.tell(&answer).await
+    }
+
+    fn status(&self) -> TransactionStatus {
+        self.held.as_ref().map_or(TransactionStatus::Idle, |held| held.lease.status)
+    }
+
+    /// Writes something of ours to the client.
+    async fn tell(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        self.client.stream.write_all(bytes).await.map_err(|_| Ended::ByClient)
+    }
+
+    /// The last words, and the server back to its pool or closed.
+    async fn end(mut self, ended: Ended) {
+        if let Ended::Farewell(error) = &ended {
+            tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
+            self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
+            let mut answer = Vec::new();
+            put_error(&mut answer, Severity::Fatal, error);
+            let _ = self.tell(&answer).await;
+        }
+        self.give_back_held();
+        self.client.stream.shutdown().await;
+    }
+}
+
+fn overflow_refused(error: &Error) -> Error {
+    Error::new(error.fault(), error.sqlstate().to_owned(), error.message())
+        .hint("The batch was longer than limits.max_batch_size, so the session cannot go on after its error.")
+}
+
+fn dismissed(leave: Leave) -> Error {
+    let (sqlstate, message) = match leave {
+        Leave::Shutdown => (sqlstate::ADMIN_SHUTDOWN, "terminating connection: Causeway is shutting down"),
+        Leave::IdleTooLong => ("57P05", "terminating connection: idle for longer than limits.client_idle_timeout"),
+    };
+    Error::new(Fault::Limit, sqlstate, message)
+}
+
+/// A worker's classifier, reading as this session's client writes.
+struct Classify<'a> {
+    worker: &'a Worker,
+    facts: &'a Facts,
+    lexis: Lexis,
+}
+
+impl survey::Classify for Classify<'_> {
+    fn classify(&mut self, text: &[u8]) -> Arc<Classified> {
+        let loaded = self.facts.load();
+        let context = Context {
+            facts: &loaded.facts,
+            facts_version: loaded.version,
+            standard_conforming_strings: self.lexis.standard_conforming_strings,
+            safe_encoding: self.lexis.safe_encoding,
+            now: self.worker.now(),
+        };
+        self.worker.classifier.borrow_mut().classify(text, &context)
+    }
+}

@@ -1,76 +1,92 @@
 //! What a statement does, decided from its bytes, without I/O.
+//!
+//! Whatever is not known to be a read is a write. [`Classifier`] is the entry: it scans a text by PostgreSQL's
+//! lexical rules (`lexer`), judges each statement by its verb, its clauses and the names that it calls and mentions
+//! (`judge`, `query`, `control`) against [`CatalogFacts`], lets sqlparser veto what looks like a read (`veto`), and
+//! remembers the answer (`memo`).
+//!
+//! What it cannot see, and who helps: a function declared STABLE or IMMUTABLE that writes (the replica refuses, the
+//! session runs the batch on the primary and calls [`Classifier::learn_write`]); state that a user's function changes
+//! in the session; `currval` and `lastval`, which answer for one server: they go to the primary, and are right as
+//! long as the session kept its server since `nextval`.
 
-use std::time::Instant;
+mod classify;
+mod control;
+mod effects;
+mod explain;
+mod facts;
+mod judge;
+mod keyword;
+mod lexer;
+mod memo;
+mod opaque;
+mod query;
+mod statement;
+mod veto;
+
+#[cfg(test)]
+mod tests;
+
+pub use classify::{Classifier, Context, Stats};
+pub use effects::Effects;
+pub use explain::explain;
+pub use facts::{CatalogFacts, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, Volatility, queries};
+
+use std::fmt;
 
 /// Read or write. What is not known to be a read is a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
     Read,
-    Write,
-    /// Routed as a write.
+    /// Routed as a write, unless the text says `/* causeway: replica */`.
     Unknown,
+    Write,
 }
 
-/// What a statement does to the session beyond its result: a set of bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Effects(u32);
-
-impl Effects {
-    pub const NONE: Self = Self(0);
-    /// SET, RESET x, set_config(…, false), SET ROLE, setseed …: session parameters differ from the login's.
-    pub const SET: Self = Self(1 << 0);
-    /// SQL PREPARE.
-    pub const PREPARE: Self = Self(1 << 1);
-    pub const LISTEN: Self = Self(1 << 2);
-    /// A temporary relation may have been created, or is mentioned (pg_temp).
-    pub const TEMP: Self = Self(1 << 3);
-    /// DECLARE … WITH HOLD.
-    pub const HOLD_CURSOR: Self = Self(1 << 4);
-    /// pg_advisory_lock and friends that last beyond the transaction.
-    pub const ADVISORY_LOCK: Self = Self(1 << 5);
-    /// LOAD, currval, lastval, nextval's session memory …: only the same server gives the same answer.
-    pub const SESSION: Self = Self(1 << 6);
-    /// RESET ALL.
-    pub const CLEAR_SET: Self = Self(1 << 8);
-    /// DEALLOCATE ALL.
-    pub const CLEAR_PREPARE: Self = Self(1 << 9);
-    /// UNLISTEN *.
-    pub const CLEAR_LISTEN: Self = Self(1 << 10);
-    /// DISCARD TEMP.
-    pub const CLEAR_TEMP: Self = Self(1 << 11);
-    /// CLOSE ALL.
-    pub const CLEAR_HOLD_CURSOR: Self = Self(1 << 12);
-    /// pg_advisory_unlock_all().
-    pub const CLEAR_ADVISORY_LOCK: Self = Self(1 << 13);
-    /// DISCARD ALL.
-    pub const CLEAR_ALL: Self = Self(1 << 14);
-    /// DDL: catalog facts may be out of date afterwards.
-    pub const DDL: Self = Self(1 << 16);
+impl Class {
+    /// A metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Unknown => "unknown",
+            Self::Write => "write",
+        }
+    }
 }
 
+/// A wish in a comment before the text's first token: `/* causeway: primary */` or `/* causeway: replica */`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hint {
+    /// The router sends the text to the primary, whatever its class.
     Primary,
+    /// Already in the class: an unknown text counts as a read; a write stays a write.
     Replica,
 }
 
 /// One classified text (one or more statements).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classified {
+    /// The worst of the text's statements.
     pub class: Class,
+    /// The union over the text's statements.
     pub effects: Effects,
     pub hint: Option<Hint>,
     /// The text is one BEGIN or START TRANSACTION (and nothing else).
     pub begins: Option<Begin>,
-    /// Hash of the text without literals, comments and white space.
+    /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT … is among the statements.
+    pub transaction_control: bool,
+    /// Hash of the text without literals, parameters, comments, white space and the case of unquoted names; the same
+    /// in every process of one build.
     pub fingerprint: u64,
     /// What decided the class: `calls nextval`, `INSERT`, `reads only`.
     pub why: Why,
 }
 
+/// The options of a BEGIN or START TRANSACTION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Begin {
     pub read_only: bool,
+    /// A standby refuses it.
     pub serializable: bool,
 }
 
@@ -82,14 +98,74 @@ pub struct Why {
     pub name: Option<Box<str>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rule {
-    ReadsOnly,
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.rule.sentence())?;
+        match &self.name {
+            Some(name) => write!(f, ": {name}"),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Remembers, until `expires`, that a shape is a write although it looked like a read.
-#[derive(Clone, Copy, Debug)]
-pub struct Learned {
-    pub fingerprint: u64,
-    pub expires: Instant,
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident $label:literal $sentence:literal,)*) => {
+        /// What decided a class.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Rule {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Rule {
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// A metric label.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)*
+                }
+            }
+
+            fn sentence(self) -> &'static str {
+                match self {
+                    $(Self::$name => $sentence,)*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    Empty "empty" "nothing to run",
+    ReadsOnly "reads_only" "reads only",
+    TransactionControl "transaction_control" "transaction control, goes where the transaction is",
+    BeginReadOnly "begin_read_only" "begins a read-only transaction",
+    BeginReadWrite "begin_read_write" "begins a transaction that may write",
+    BeginSerializable "begin_serializable" "serializable transactions need the primary",
+    /// Unknown, but the client says that a replica will do.
+    HintReplica "hint_replica" "unknown, and the hint says replica",
+    DataModifying "data_modifying" "modifies data",
+    /// A verb that is not known to read: DDL, maintenance, or no verb of PostgreSQL.
+    Verb "verb" "not known to read",
+    SelectInto "select_into" "SELECT INTO creates a table",
+    RowLock "row_lock" "locks rows",
+    SessionState "session_state" "changes or uses the session's state",
+    NodeSetting "node_setting" "shows a setting that may differ between nodes",
+    WritingFunction "writing_function" "calls a function that writes or needs the primary",
+    SessionFunction "session_function" "calls a function of the session's state, or one that runs SQL",
+    NodeFunction "node_function" "calls a function that answers for one node",
+    VolatileFunction "volatile_function" "calls a volatile function",
+    UnknownFunction "unknown_function" "calls a function that is not in the catalog facts",
+    EncodedName "encoded_name" "has a name in Unicode escapes",
+    Relation "relation" "reads a relation that a replica cannot give",
+    VolatileRelation "volatile_relation" "reads a view or policy with a volatile function",
+    TempRelation "temp_relation" "uses a temporary relation",
+    Type "type" "casts through a volatile function",
+    Operator "operator" "uses an operator with a volatile function",
+    /// sqlparser's tree has a data-modifying statement.
+    Veto "veto" "the parser sees a statement that may write",
+    Learned "learned" "a replica refused this shape before",
+    TooLong "too_long" "too long to be scanned",
+    Malformed "malformed" "has no end by PostgreSQL's lexical rules",
+    UnsafeText "unsafe_text" "client_encoding or standard_conforming_strings makes the text ambiguous",
 }

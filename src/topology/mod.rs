@@ -1,52 +1,300 @@
 //! What the nodes are doing: probes and lag, published as one immutable view.
+//!
+//! Every node has a task that probes it over a control connection. What it finds goes into the tracker, a state
+//! machine without I/O that judges all nodes and gives a new [`View`]. Workers read the view without waiting; a
+//! session that finds a node dead says so with [`Topology::report_failure`], which counts at once.
 
+mod catalog;
+mod control;
+mod facts;
+mod load;
+mod probe;
+mod samples;
+mod tracker;
+mod view;
+
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::types::{NodeId, Position, Role};
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The immutable snapshot of all nodes of a cluster that routing reads.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// In the order of the configuration; `nodes[id.index()]`.
-    pub nodes: Box<[NodeView]>,
-    /// The one routable primary, if there is one.
-    pub primary: Option<NodeId>,
+pub use facts::{Facts, FactsStore, Loaded};
+pub use load::{InFlight, NodeLoad};
+pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
+
+use crate::config;
+use crate::error::{Error, Fault, sqlstate};
+use crate::metrics::{Metrics, NodeStatus};
+use crate::types::{NodeId, Role};
+use control::{Control, ControlError, Timeouts};
+use probe::{Backoff, MAX_BACKOFF, Prober};
+use tracker::{Limits, Sample, Tracker};
+
+/// Watches the nodes of one cluster for as long as it lives.
+pub struct Topology {
+    state: Arc<Shared>,
+    tls: Option<MakeRustlsConnect>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
-#[derive(Clone, Debug)]
-pub struct NodeView {
-    pub id: NodeId,
-    pub name: Arc<str>,
-    /// Unknown before the first successful probe.
-    pub role: Option<Role>,
-    pub position: Option<Position>,
-    /// When the probe that gave `position` was sent.
-    pub sampled_at: Option<Instant>,
-    pub lag_bytes: Option<u64>,
-    pub staleness: Option<Duration>,
-    /// May it serve reads as a replica? If not, why.
-    pub eligible: Result<(), Ineligible>,
-    pub load: Arc<NodeLoad>,
+impl Topology {
+    /// Starts to probe. A first view, in which no node is known yet, is there at once.
+    ///
+    /// # Errors
+    /// TLS material of the cluster that cannot be used.
+    pub fn start(
+        cluster: &config::Cluster,
+        probe: &config::Probe,
+        routing: &config::Routing,
+        metrics: &Arc<Metrics>,
+        control_plane: &Handle,
+    ) -> Result<Arc<Self>, Error> {
+        let timeouts = Timeouts { connect: probe.timeout, statement: probe.timeout };
+        let tls = crate::net::tls::client_config(&cluster.server_tls)?.map(MakeRustlsConnect::new);
+        let mut probers = Vec::with_capacity(cluster.nodes.len());
+        for node in &cluster.nodes {
+            let control = Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone());
+            probers.push(Prober::new(control.map_err(|e| {
+                let message = format!("control connections to node {} cannot be set up", node.name);
+                Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, message).source(e)
+            })?));
+        }
+        let state = Arc::new(Shared::new(cluster, probe, routing, metrics));
+        let mut tasks = JoinSet::new();
+        for (id, prober) in (0_u16..).map(NodeId).zip(probers) {
+            tasks.spawn_on(probe_node(Arc::clone(&state), id, prober, probe.interval), control_plane);
+        }
+        tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
+        Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks) }))
+    }
+
+    /// The view as it is now. Cheap: no lock, no wait.
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.state.view.load()
+    }
+
+    /// Waits until a view satisfies `wanted`, and returns it. Cancel safe.
+    pub async fn wait_for(&self, wanted: impl Fn(&View) -> bool) -> Arc<View> {
+        self.state.wait_for(wanted).await
+    }
+
+    /// Becomes ready with every new view.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.state.published.subscribe()
+    }
+
+    /// A session found that the node refuses connections, broke one or let one time out: it leaves the view before
+    /// this returns, and is probed at once. An error that the node sent is no such failure. Callable from any thread.
+    pub fn report_failure(&self, id: NodeId) {
+        let known = self.view().node(id).is_some_and(|node| node.eligible == Err(Ineligible::Unreachable));
+        if !known {
+            self.state.fail(id, &ControlError::Answer("a session found it dead"));
+            if let Some(wake) = self.state.wake.get(id.index()) {
+                wake.notify_one();
+            }
+        }
+    }
+
+    /// Stops probing. The last view stays.
+    pub fn shutdown(&self) {
+        self.tasks.lock().abort_all();
+    }
 }
 
-/// Why a node gets no reads: a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ineligible {
-    NotProbed,
-    Unreachable,
-    Primary,
-    OtherHistory,
-    LagBytes,
-    LagTime,
-    Returning,
+/// What the tasks share with the readers.
+struct Shared {
+    cluster: String,
+    tracker: Mutex<Tracker>,
+    view: ArcSwap<View>,
+    published: watch::Sender<()>,
+    /// By node: probe now.
+    wake: Box<[Notify]>,
+    metrics: Arc<Metrics>,
 }
 
-/// Shared by all workers; written by sessions, read by balancing.
-#[derive(Debug, Default)]
-pub struct NodeLoad {
-    pub in_flight: AtomicU64,
-    /// Peak-EWMA of the latency, in nanoseconds.
-    pub latency_ns: AtomicU64,
+impl Shared {
+    fn new(
+        cluster: &config::Cluster,
+        probe: &config::Probe,
+        routing: &config::Routing,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let limits = Limits {
+            max_lag: routing.max_lag,
+            max_lag_bytes: routing.max_lag_bytes,
+            rise: probe.rise,
+            // A healthy node is asked every interval and answers within the timeout; one more interval of grace.
+            max_sample_age: probe.interval * 2 + probe.timeout,
+        };
+        let nodes = cluster.nodes.iter().map(|node| {
+            let load = NodeLoad::new(metrics.node(&cluster.name, &node.name));
+            (Arc::from(node.name.as_str()), Arc::new(load))
+        });
+        let mut tracker = Tracker::new(nodes, limits);
+        let view = tracker.judge(Instant::now().into_std());
+        Self {
+            cluster: cluster.name.clone(),
+            tracker: Mutex::new(tracker),
+            view: ArcSwap::from_pointee(view),
+            published: watch::Sender::new(()),
+            wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    async fn wait_for(&self, wanted: impl Fn(&View) -> bool) -> Arc<View> {
+        let mut published = self.published.subscribe();
+        loop {
+            let view = self.view.load_full();
+            // The sender lives in `self`, so it cannot be gone; if it were, the last view would be the answer.
+            if wanted(&view) || published.changed().await.is_err() {
+                return view;
+            }
+        }
+    }
+
+    fn record(&self, id: NodeId, sample: Sample) {
+        let mut tracker = self.tracker.lock();
+        tracker.record(id, sample);
+        self.publish(&mut tracker);
+    }
+
+    fn fail(&self, id: NodeId, error: &ControlError) {
+        let mut tracker = self.tracker.lock();
+        if tracker.fail(id, Instant::now().into_std()) {
+            let view = self.view.load();
+            let node = view.node(id).map_or("?", |node| &node.name);
+            tracing::warn!(cluster = self.cluster, node, %error, "node is unreachable");
+        } else {
+            tracing::debug!(cluster = self.cluster, node = id.0, %error, "node is still unreachable");
+        }
+        self.publish(&mut tracker);
+    }
+
+    /// Judges and publishes; under the tracker's lock, so that views are published in the order of the news.
+    fn publish(&self, tracker: &mut Tracker) {
+        let view = Arc::new(tracker.judge(Instant::now().into_std()));
+        for node in &view.nodes {
+            node.load.metrics().show(&NodeStatus {
+                up: !matches!(node.eligible, Err(Ineligible::Unreachable | Ineligible::NotProbed)),
+                role: node.role,
+                eligible: node.eligible.is_ok(),
+                lag_bytes: node.lag_bytes,
+                lag_seconds: node.staleness.map(|staleness| staleness.as_secs_f64()),
+            });
+        }
+        self.metrics.set_split_brain(&self.cluster, view.alarm.is_some());
+        let before = self.view.swap(Arc::clone(&view));
+        log_changes(&self.cluster, &before, &view);
+        self.published.send_replace(());
+    }
 }
+
+impl fmt::Debug for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (cluster, view) = (&self.state.cluster, &self.state.view);
+        f.debug_struct("Topology").field("cluster", cluster).field("view", view).finish_non_exhaustive()
+    }
+}
+
+async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval: Duration) {
+    let mut backoff = Backoff::new(interval, MAX_BACKOFF);
+    loop {
+        let started = Instant::now();
+        let next = match prober.probe().await {
+            Ok(sample) => {
+                backoff.reset();
+                state.record(id, sample);
+                started + interval
+            }
+            Err(error) => {
+                state.fail(id, &error);
+                Instant::now() + backoff.pause()
+            }
+        };
+        let Some(wake) = state.wake.get(id.index()) else { return };
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = wake.notified() => {}
+        }
+    }
+}
+
+/// Staleness grows and samples age even when no probe returns.
+async fn judge_regularly(state: Arc<Shared>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        state.publish(&mut state.tracker.lock());
+    }
+}
+
+/// One line for whatever an operator would want to know; nothing while nothing changes.
+fn log_changes(cluster: &str, before: &View, now: &View) {
+    let name = |id: Option<NodeId>| id.and_then(|id| now.node(id)).map_or("none", |node| &*node.name);
+    if before.primary != now.primary {
+        let timeline = now.epoch.map(|epoch| epoch.timeline);
+        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, "primary changed");
+    }
+    if before.alarm != now.alarm {
+        if let Some(alarm) = now.alarm {
+            tracing::error!(cluster, "{}", alarm.message(now));
+        } else {
+            tracing::info!(cluster, "at most one node claims to be the primary again");
+        }
+    }
+    for (old, new) in before.nodes.iter().zip(&now.nodes) {
+        if old.eligible != new.eligible {
+            log_eligibility(cluster, new, now.epoch);
+        }
+    }
+}
+
+fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
+    let name = &*node.name;
+    let Err(why) = node.eligible else {
+        tracing::info!(cluster, node = name, lag_bytes = node.lag_bytes, staleness = ?node.staleness, "serves reads");
+        return;
+    };
+    match (why, node.position, epoch) {
+        (Ineligible::OtherHistory, Some(its), Some(ours)) if its.system != ours.system => tracing::error!(
+            cluster,
+            node = name,
+            system = its.system,
+            expected = ours.system,
+            "node belongs to another cluster: its system identifier is not the primary's; correct its address"
+        ),
+        (Ineligible::OtherHistory, Some(its), Some(ours)) if node.role == Some(Role::Primary) => tracing::error!(
+            cluster,
+            node = name,
+            timeline = its.timeline,
+            accepted = ours.timeline,
+            "node can write on a timeline that was left: nothing is sent to it; stop or rebuild it"
+        ),
+        // Said already, with the cause; and at the start nothing is known for a moment.
+        (Ineligible::Unreachable, ..) | (Ineligible::LagUnknown, _, None) => {}
+        (Ineligible::Primary | Ineligible::NotProbed, ..) => {
+            tracing::info!(cluster, node = name, role = node.role.map(Role::as_str), why = why.as_str(), "no reads");
+        }
+        _ => tracing::warn!(
+            cluster,
+            node = name,
+            why = why.as_str(),
+            timeline = node.position.map(|position| position.timeline),
+            lag_bytes = node.lag_bytes,
+            staleness = ?node.staleness,
+            "serves no reads"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+# What a fresh Debian 12 or Ubuntu with a Rust toolchain needs is in `make demo` and `make test`.
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: demo test fmt bench install-deps install-test-deps
+
+## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
+demo: install-deps
+	$(CARGO) run --release -- demo $(ARGS)
+
+## Everything: format, lints, docs, unit, property, tidy and integration tests.
+test: install-test-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+	$(CARGO) test
+
+fmt:
+	$(CARGO) fmt --all
+
+bench:
+	$(CARGO) bench
+
+## PostgreSQL and a C compiler from the distribution, where they are missing.
+install-deps:
+	@.ci/install
+
+## The same, and the drivers that the tests run.
+install-test-deps:
+	@.ci/install --test

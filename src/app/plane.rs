@@ -1,0 +1,122 @@
+//! The threads of the data plane, and the way of a new client to one of them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+
+use super::janitor;
+use crate::net::listen::Listener;
+use crate::net::stream::Detached;
+use crate::session::worker::{ClientCount, Shared, Worker};
+use crate::session::{Door, accept};
+use crate::types::WorkerId;
+
+/// How far the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Serving,
+    /// No new clients; sessions end when they are idle.
+    Draining,
+    Ended,
+}
+
+/// A client on its way to its worker.
+#[derive(Debug)]
+pub struct Newcomer {
+    stream: Detached,
+    door: Arc<Door>,
+    count: ClientCount,
+}
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Accepts clients and hands each to the worker with the fewest.
+pub async fn welcome(
+    listener: Listener,
+    door: Arc<Door>,
+    shared: Arc<Shared>,
+    newcomers: Vec<mpsc::UnboundedSender<Newcomer>>,
+    phases: watch::Receiver<Phase>,
+) {
+    let serve = async {
+        loop {
+            let (stream, peer) = listener.accept().await;
+            let worker = shared.least_loaded();
+            let count = ClientCount::new(&shared, worker);
+            match stream.detach() {
+                Ok(stream) => {
+                    let newcomer = Newcomer { stream, door: Arc::clone(&door), count };
+                    // A worker that has ended takes nobody: the client is disconnected.
+                    let _ = newcomers[worker.0].send(newcomer);
+                }
+                Err(error) => tracing::warn!(%error, %peer, "a new client could not be handed to a worker"),
+            }
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = draining(phases) => {}
+    }
+}
+
+async fn reached(mut phases: watch::Receiver<Phase>, wanted: impl FnMut(&Phase) -> bool) {
+    // An error means that the sender is gone, and the process with it.
+    let _ = phases.wait_for(wanted).await;
+}
+
+async fn draining(phases: watch::Receiver<Phase>) {
+    reached(phases, |phase| *phase != Phase::Serving).await;
+}
+
+pub async fn ended(phases: watch::Receiver<Phase>) {
+    reached(phases, |phase| *phase == Phase::Ended).await;
+}
+
+/// The life of a worker's thread.
+pub fn run_worker(
+    id: WorkerId,
+    shared: Arc<Shared>,
+    newcomers: mpsc::UnboundedReceiver<Newcomer>,
+    phases: watch::Receiver<Phase>,
+) {
+    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime.block_on(work(Rc::new(Worker::new(id, shared)), newcomers, phases)),
+        Err(error) => tracing::error!(%error, worker = id.0, "a worker's runtime cannot start"),
+    }
+}
+
+async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcomer>, phases: watch::Receiver<Phase>) {
+    tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    let serve = async {
+        while let Some(Newcomer { stream, door, count }) = newcomers.recv().await {
+            match stream.attach() {
+                Ok(stream) => drop(tokio::task::spawn_local(accept(Rc::clone(&worker), stream, door, count))),
+                Err(error) => tracing::warn!(%error, "a new client could not be served"),
+            }
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        () = draining(phases.clone()) => {}
+    }
+    worker.drain();
+    tokio::select! {
+        () = worker.is_empty() => {}
+        () = ended(phases) => {}
+        () = tokio::time::sleep(worker.shared.config.shutdown_timeout) => {
+            tracing::warn!(worker = worker.id.0, "transactions are still running after shutdown_timeout");
+        }
+    }
+}
+
+async fn tick(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
+        worker.tick(Instant::now());
+        janitor::sweep(&worker);
+    }
+}

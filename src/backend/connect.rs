@@ -1,0 +1,140 @@
+//! The staircase to a server: dial, start-up message, login, ReadyForQuery
+//! (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Server;
+use super::cancel::CancelTarget;
+use super::params::Reported;
+use super::prepared::Prepared;
+use crate::auth::server::{MAX_MESSAGE_BYTES, authenticate, refusal};
+use crate::config::Address;
+use crate::error::{Error, Result};
+use crate::net::dial::{Attempt, TlsConnector, dial};
+use crate::net::login::LoginIo;
+use crate::types::{NodeId, Secret};
+use crate::wire::backend::{TransactionStatus, backend_key, parameter_status, ready_status};
+use crate::wire::startup::{CancelKey, put_startup};
+
+/// How a node is reached.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub node: NodeId,
+    pub name: String,
+    pub address: Address,
+    pub tls: TlsConnector,
+    /// For everything up to ReadyForQuery.
+    pub connect_timeout: Duration,
+    /// How many prepared statements a server keeps.
+    pub max_prepared_statements: usize,
+}
+
+impl Endpoint {
+    /// A connection on which nothing has been said; the first of the ways to reach the node.
+    ///
+    /// # Errors
+    /// The node is not there. Nothing was sent.
+    pub async fn dial(&self) -> Result<LoginIo> {
+        let attempt = self.tls.attempts(&self.address).first().copied().unwrap_or(Attempt::Plain);
+        self.dial_by(attempt).await
+    }
+
+    async fn dial_by(&self, attempt: Attempt) -> Result<LoginIo> {
+        let stream = dial(&self.address, &self.tls, attempt, self.connect_timeout).await?;
+        Ok(LoginIo::to_node(stream, self.name.clone()))
+    }
+}
+
+/// As whom, and to which database.
+#[derive(Clone, Debug)]
+pub struct ServerLogin {
+    pub user: String,
+    pub database: String,
+    pub password: Option<Secret>,
+}
+
+/// Connects and logs in.
+///
+/// # Errors
+/// Name the node. Nothing but a login was sent, so another node will do.
+pub async fn connect(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Server> {
+    tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login)).await.unwrap_or_else(|_| {
+        let limit = humantime::format_duration(endpoint.connect_timeout);
+        let message = format!("node {:?} gave no server within pool.server_connect_timeout ({limit})", endpoint.name);
+        Err(Error::node(message).retry_elsewhere())
+    })
+}
+
+/// libpq's sslmode `allow` and `prefer` try again the other way when the node refuses the login.
+async fn connect_by_turns(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Server> {
+    let mut refused = None;
+    for attempt in endpoint.tls.attempts(&endpoint.address) {
+        let mut io = endpoint.dial_by(*attempt).await?;
+        match log_in(&mut io, login).await {
+            Ok(greeting) => return Ok(greeting.into_server(io, endpoint)),
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::node(format!("node {:?} cannot be reached in any way", endpoint.name))))
+}
+
+/// What a server says of itself between the login and ReadyForQuery.
+struct Greeting {
+    reported: Reported,
+    key: CancelKey,
+    status: TransactionStatus,
+}
+
+async fn log_in(io: &mut LoginIo, login: &ServerLogin) -> Result<Greeting> {
+    let mut startup = Vec::new();
+    let parameters = [("user", login.user.as_bytes()), ("database", login.database.as_bytes())];
+    put_startup(&mut startup, parameters);
+    io.write(&startup).await?;
+    authenticate(io, &login.user, login.password.as_ref()).await?;
+    let mut reported = Reported::default();
+    let mut key = CancelKey { process_id: 0, secret: Bytes::new() };
+    loop {
+        let frame = io.read_frame(MAX_MESSAGE_BYTES).await?;
+        let malformed = || io.protocol(format!("malformed message {:?} after the login", char::from(frame.tag)));
+        match frame.tag {
+            b'S' => {
+                let (name, value) = parameter_status(&frame.body).ok_or_else(malformed)?;
+                reported.set(name, value);
+            }
+            b'K' => {
+                let (process_id, secret) = backend_key(&frame.body).ok_or_else(malformed)?;
+                key = CancelKey { process_id, secret: Bytes::copy_from_slice(secret) };
+            }
+            b'Z' => {
+                let status = ready_status(&frame.body).ok_or_else(malformed)?;
+                return Ok(Greeting { reported, key, status });
+            }
+            b'E' => return Err(refusal(io.node().unwrap_or_default(), &frame.body)),
+            b'N' => {}
+            _ => return Err(malformed()),
+        }
+    }
+}
+
+impl Greeting {
+    fn into_server(self, io: LoginIo, endpoint: &Arc<Endpoint>) -> Server {
+        let (stream, input) = io.into_parts();
+        Server {
+            stream,
+            input,
+            node: endpoint.node,
+            status: self.status,
+            reported: self.reported,
+            prepared: Prepared::new(endpoint.max_prepared_statements),
+            tainted: false,
+            applied: Arc::default(),
+            cancel: Arc::new(CancelTarget::new(Arc::clone(endpoint), self.key)),
+            connected_at: Instant::now(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Prepared statements of the protocol that work on every server: one server-side name per (text, parameter types),
+//! prepared on a server when it first needs them, bounded per server.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
+use hashlink::LinkedHashMap;
+use parking_lot::Mutex;
+
+use crate::wire::frontend::{Parse, Target, tag};
+
+/// A statement as clients prepared it; the same text and types are the same statement.
+#[derive(Debug)]
+pub struct Statement {
+    id: u64,
+    name: Box<[u8]>,
+    text: Box<[u8]>,
+    types: Box<[u8]>,
+}
+
+impl Statement {
+    /// Its name on every server.
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    pub fn put_parse(&self, out: &mut Vec<u8>) {
+        Parse { name: &self.name, text: &self.text, types: &self.types }.write(out);
+    }
+}
+
+type Key = (Box<[u8]>, Box<[u8]>);
+
+/// All statements that some client or server of this process holds.
+#[derive(Debug)]
+pub struct Statements {
+    /// Random per process, so that no client can name another's statement by chance or on purpose.
+    prefix: String,
+    next_id: AtomicU64,
+    known: Mutex<HashMap<Key, Weak<Statement>>>,
+}
+
+/// The map is swept of statements that nobody holds whenever it has grown this much.
+const SWEEP_AT_LEAST: usize = 1024;
+
+impl Statements {
+    pub fn new(random: u64) -> Self {
+        Self { prefix: format!("causeway_{random:016x}_"), next_id: AtomicU64::new(1), known: Mutex::default() }
+    }
+
+    /// The one statement of this text and these types.
+    pub fn intern(&self, parse: &Parse<'_>) -> Arc<Statement> {
+        let key: Key = (parse.text.into(), parse.types.into());
+        let mut known = self.known.lock();
+        if let Some(statement) = known.get(&key).and_then(Weak::upgrade) {
+            return statement;
+        }
+        if known.len() >= SWEEP_AT_LEAST && known.len() == known.capacity() {
+            known.retain(|_, statement| statement.strong_count() > 0);
+        }
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let statement = Arc::new(Statement {
+            id,
+            name: format!("{}{id}", self.prefix).into_bytes().into(),
+            text: key.0.clone(),
+            types: key.1.clone(),
+        });
+        known.insert(key, Arc::downgrade(&statement));
+        statement
+    }
+}
+
+/// The statements that one server has prepared, least recently used first.
+#[derive(Debug)]
+pub struct Prepared {
+    limit: usize,
+    statements: LinkedHashMap<u64, Arc<Statement>>,
+}
+
+impl Prepared {
+    pub fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), statements: LinkedHashMap::new() }
+    }
+
+    /// Marks it as used; false: the server does not have it.
+    pub fn touch(&mut self, statement: &Statement) -> bool {
+        self.statements.to_back(&statement.id).is_some()
+    }
+
+    /// Notes that the server will have it, and writes a Close for the one that has to go. True: a Close was written.
+    pub fn add(&mut self, statement: &Arc<Statement>, out: &mut Vec<u8>) -> bool {
+        let evicted = if self.statements.len() >= self.limit { self.statements.pop_front() } else { None };
+        self.statements.insert(statement.id, Arc::clone(statement));
+        if let Some((_, evicted)) = &evicted {
+            Target::Statement(evicted.name()).write(tag::CLOSE, out);
+        }
+        evicted.is_some()
+    }
+
+    /// The server turned out not to have it.
+    pub fn forget(&mut self, statement: &Statement) {
+        self.statements.remove(&statement.id);
+    }
+
+    pub fn clear(&mut self) {
+        self.statements.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &'static [u8], types: &'static [u8]) -> Parse<'static> {
+        Parse { name: b"client", text, types }
+    }
+
+    #[test]
+    fn same_text_and_types_are_the_same_statement() {
+        let statements = Statements::new(7);
+        let one = statements.intern(&parse(b"select $1", b"\0\0"));
+        assert!(Arc::ptr_eq(&one, &statements.intern(&parse(b"select $1", b"\0\0"))));
+        for other in [parse(b"select $2", b"\0\0"), parse(b"select $1", b"\0\x01\0\0\0\x17")] {
+            assert_ne!(statements.intern(&other).name(), one.name());
+        }
+    }
+
+    #[test]
+    fn statements_that_nobody_holds_are_swept() {
+        let statements = Statements::new(7);
+        for n in 0..10 * SWEEP_AT_LEAST {
+            let text = format!("select {n}");
+            statements.intern(&Parse { name: b"", text: text.as_bytes(), types: b"\0\0" });
+        }
+        assert!(statements.known.lock().len() < 4 * SWEEP_AT_LEAST);
+    }
+
+    #[test]
+    fn a_server_keeps_the_statements_used_last() {
+        let statements = Statements::new(7);
+        let [a, b, c] = [b"select 1", b"select 2", b"select 3"].map(|text| statements.intern(&parse(text, b"\0\0")));
+        let (mut prepared, mut out) = (Prepared::new(2), Vec::new());
+        assert!(!prepared.add(&a, &mut out) && !prepared.add(&b, &mut out));
+        assert!(prepared.touch(&a));
+        assert!(prepared.add(&c, &mut out));
+        let mut close = Vec::new();
+        Target::Statement(b.name()).write(tag::CLOSE, &mut close);
+        assert_eq!(out, close);
+        assert!(prepared.touch(&a) && prepared.touch(&c) && !prepared.touch(&b));
+    }
+}

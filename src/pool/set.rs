@@ -1,0 +1,166 @@
+//! The pools of one (database, user), one per node, and what is known of their servers at login.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use hashlink::LruCache;
+use parking_lot::Mutex;
+
+use super::{Attempt, Lease, Limits, Place, Pool, Pooled};
+use crate::backend::Server;
+use crate::backend::connect::{Endpoint, ServerLogin, connect};
+use crate::backend::params::{Params, Reported};
+use crate::error::Result;
+use crate::metrics::Metrics;
+use crate::types::{NodeId, WorkerId};
+
+impl Pooled for Server {
+    fn is_quiet(&mut self) -> bool {
+        self.stream.is_quiet()
+    }
+
+    fn rehome(self) -> io::Result<Self> {
+        Self::rehome(self)
+    }
+
+    fn connected_at(&self) -> Instant {
+        Self::connected_at(self)
+    }
+}
+
+/// Login parameters that some server of this set has taken, and what it reported then.
+#[derive(Debug)]
+pub struct Proven {
+    pub params: Arc<Params>,
+    pub reported: Arc<Reported>,
+}
+
+/// How many different sets of login parameters are remembered per (database, user).
+const PROVEN_KEPT: usize = 256;
+
+/// The pools of one (database, user) of a cluster.
+#[derive(Debug)]
+pub struct PoolSet {
+    pub login: ServerLogin,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    pools: Box<[Arc<Pool<Server>>]>,
+    /// What a server without any parameters reports.
+    greeting: Mutex<Option<Arc<Reported>>>,
+    proven: Mutex<LruCache<Arc<Params>, Arc<Proven>>>,
+}
+
+impl PoolSet {
+    pub fn pools(&self) -> &[Arc<Pool<Server>>] {
+        &self.pools
+    }
+
+    /// A server of the node: an idle one, a new one, or one for which the session waits its turn.
+    ///
+    /// # Errors
+    /// `query_wait_timeout` is over, or the node cannot be connected to (`Retry::Elsewhere`).
+    pub async fn lease(&self, node: NodeId, worker: WorkerId) -> Result<Lease<Server>> {
+        self.finish(node, worker, self.pools[node.index()].attempt(worker)).await
+    }
+
+    /// Carries an attempt at this node's pool to its end.
+    ///
+    /// # Errors
+    /// As [`Self::lease`].
+    pub async fn finish(&self, node: NodeId, worker: WorkerId, mut attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        loop {
+            attempt = match attempt {
+                Attempt::Server(lease) => return Ok(lease),
+                Attempt::Connect(place) => return self.connect(node, place, worker).await,
+                Attempt::Wait(waiting) => waiting.turn(worker).await?,
+            }
+        }
+    }
+
+    /// A new server in a place of this node's pool.
+    ///
+    /// # Errors
+    /// The node cannot be connected to (`Retry::Elsewhere`).
+    pub async fn connect(&self, node: NodeId, place: Place<Server>, worker: WorkerId) -> Result<Lease<Server>> {
+        let metrics = self.pools[node.index()].metrics();
+        let server = connect(&self.endpoints[node.index()], &self.login).await;
+        let server = server.inspect_err(|_| metrics.failed_connects.inc())?;
+        metrics.connects.inc();
+        self.learn_greeting(&server.reported);
+        Ok(place.fill(server, worker))
+    }
+
+    pub fn greeting(&self) -> Option<Arc<Reported>> {
+        self.greeting.lock().clone()
+    }
+
+    /// The newest server without parameters of its own knows best.
+    pub fn learn_greeting(&self, reported: &Reported) -> Arc<Reported> {
+        let mut greeting = self.greeting.lock();
+        match &*greeting {
+            Some(known) if **known == *reported => Arc::clone(known),
+            _ => Arc::clone(greeting.insert(Arc::new(reported.clone()))),
+        }
+    }
+
+    pub fn proven(&self, params: &Params) -> Option<Arc<Proven>> {
+        self.proven.lock().get(params).cloned()
+    }
+
+    pub fn learn_proven(&self, params: Arc<Params>, reported: &Reported) -> Arc<Proven> {
+        let proven = Arc::new(Proven { params: Arc::clone(&params), reported: Arc::new(reported.clone()) });
+        self.proven.lock().insert(params, Arc::clone(&proven));
+        proven
+    }
+}
+
+/// All pools of a cluster.
+#[derive(Debug)]
+pub struct Pools {
+    cluster: String,
+    workers: usize,
+    endpoints: Arc<[Arc<Endpoint>]>,
+    metrics: Arc<Metrics>,
+    sets: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
+}
+
+impl Pools {
+    pub fn new(cluster: String, workers: usize, endpoints: Arc<[Arc<Endpoint>]>, metrics: Arc<Metrics>) -> Self {
+        Self { cluster, workers, endpoints, metrics, sets: Mutex::default() }
+    }
+
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// The pools of the login's (database, user); made when they are asked for first.
+    pub fn set(&self, login: &ServerLogin, limits: Limits) -> Arc<PoolSet> {
+        let key = (login.database.clone(), login.user.clone());
+        let mut sets = self.sets.lock();
+        Arc::clone(sets.entry(key).or_insert_with(|| Arc::new(self.make(login, limits))))
+    }
+
+    fn make(&self, login: &ServerLogin, limits: Limits) -> PoolSet {
+        let pool = |endpoint: &Arc<Endpoint>| {
+            let (node, database, user) = (&endpoint.name, &login.database, &login.user);
+            let metrics = self.metrics.pool(&self.cluster, node, database, user);
+            let name = format!("node {node:?}, database {database:?}, user {user:?}");
+            Pool::new(name, self.workers, limits, metrics)
+        };
+        PoolSet {
+            login: login.clone(),
+            pools: self.endpoints.iter().map(pool).collect(),
+            endpoints: Arc::clone(&self.endpoints),
+            greeting: Mutex::default(),
+            proven: Mutex::new(LruCache::new(PROVEN_KEPT)),
+        }
+    }
+
+    /// All sets that are in use; forgets the ones that nobody uses any more.
+    pub fn sweep(&self) -> Vec<Arc<PoolSet>> {
+        let mut sets = self.sets.lock();
+        sets.retain(|_, set| Arc::strong_count(set) > 1 || set.pools.iter().any(|pool| !pool.is_unused()));
+        sets.values().cloned().collect()
+    }
+}

@@ -1,0 +1,208 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::store::{Next, Store};
+use super::*;
+use crate::metrics::Metrics;
+
+#[derive(Debug)]
+struct Fake {
+    id: usize,
+    quiet: bool,
+    connected_at: Instant,
+}
+
+impl Pooled for Fake {
+    fn is_quiet(&mut self) -> bool {
+        self.quiet
+    }
+
+    fn rehome(self) -> io::Result<Self> {
+        Ok(self)
+    }
+
+    fn connected_at(&self) -> Instant {
+        self.connected_at
+    }
+}
+
+fn limits(size: usize) -> Limits {
+    Limits {
+        size,
+        min_size: 0,
+        idle_timeout: Duration::from_secs(60),
+        lifetime: Duration::from_secs(3600),
+        wait_timeout: Duration::from_secs(5),
+    }
+}
+
+fn pool(limits: Limits) -> Arc<Pool<Fake>> {
+    let metrics = Metrics::new().unwrap();
+    Pool::new("test".into(), 2, limits, metrics.pool("main", "a", "app", "app"))
+}
+
+const ONE: WorkerId = WorkerId(0);
+const TWO: WorkerId = WorkerId(1);
+
+fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
+    match pool.attempt(worker) {
+        Attempt::Connect(place) => place.fill(Fake { id, quiet: true, connected_at: Instant::now() }, worker),
+        other => panic!("expected a place, got {other:?}"),
+    }
+}
+
+fn lend(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Lease<Fake> {
+    match pool.attempt(worker) {
+        Attempt::Server(lease) => lease,
+        other => panic!("expected a server, got {other:?}"),
+    }
+}
+
+fn queue(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Waiting<Fake> {
+    match pool.attempt(worker) {
+        Attempt::Wait(waiting) => waiting,
+        other => panic!("expected to wait, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_released_server_is_lent_again_and_a_dropped_one_is_not() {
+    let pool = pool(limits(1));
+    connect(&pool, ONE, 1).release(Instant::now());
+    let lease = lend(&pool, ONE);
+    assert_eq!(lease.id, 1);
+    drop(lease);
+    assert!(pool.is_unused());
+    assert_eq!(connect(&pool, ONE, 2).id, 2);
+}
+
+#[test]
+fn a_full_pool_lends_what_is_idle_on_another_worker() {
+    let pool = pool(limits(1));
+    connect(&pool, ONE, 1).release(Instant::now());
+    assert_eq!(lend(&pool, TWO).id, 1);
+}
+
+#[test]
+fn a_server_that_is_not_quiet_is_not_lent() {
+    let pool = pool(limits(1));
+    let mut lease = connect(&pool, ONE, 1);
+    lease.quiet = false;
+    lease.release(Instant::now());
+    assert_eq!(connect(&pool, ONE, 2).id, 2);
+}
+
+#[tokio::test]
+async fn waiters_are_served_in_order_across_workers() {
+    let pool = pool(limits(1));
+    let lease = connect(&pool, ONE, 1);
+    let (first, second) = (queue(&pool, TWO), queue(&pool, ONE));
+    lease.release(Instant::now());
+    let Attempt::Server(lease) = first.turn(TWO).await.unwrap() else { panic!("a server was released") };
+    lease.release(Instant::now());
+    assert!(matches!(second.turn(ONE).await.unwrap(), Attempt::Server(_)));
+}
+
+#[tokio::test]
+async fn a_waiter_that_leaves_passes_on_what_it_was_handed() {
+    let pool = pool(limits(1));
+    let lease = connect(&pool, ONE, 1);
+    let (first, second) = (queue(&pool, ONE), queue(&pool, ONE));
+    lease.release(Instant::now());
+    drop(first);
+    assert!(matches!(second.turn(ONE).await.unwrap(), Attempt::Server(_)));
+}
+
+#[tokio::test]
+async fn a_closed_server_lets_the_first_waiter_connect() {
+    let pool = pool(limits(1));
+    let lease = connect(&pool, ONE, 1);
+    let waiting = queue(&pool, ONE);
+    drop(lease);
+    assert!(matches!(waiting.turn(ONE).await.unwrap(), Attempt::Connect(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_with_an_error_that_names_the_setting() {
+    let pool = pool(limits(1));
+    let _lease = connect(&pool, ONE, 1);
+    let error = queue(&pool, ONE).turn(ONE).await.unwrap_err();
+    assert_eq!(error.sqlstate(), sqlstate::TOO_MANY_CONNECTIONS);
+    assert!(error.message().contains("query_wait_timeout (5s) in the pool of test"), "{error}");
+}
+
+#[test]
+fn old_and_idle_servers_expire_down_to_the_minimum() {
+    let pool = pool(Limits { min_size: 1, ..limits(3) });
+    let leases: Vec<_> = (0..3).map(|id| connect(&pool, ONE, id)).collect();
+    let start = Instant::now();
+    leases.into_iter().for_each(|lease| lease.release(start));
+    let expired = |after: u64| pool.expired(ONE, start + Duration::from_secs(after)).len();
+    assert_eq!(expired(1), 0);
+    assert_eq!(expired(61), 2);
+    assert_eq!(expired(3601), 1);
+    assert!(pool.below_minimum().is_some());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Take(usize),
+    Park(usize),
+    Close(usize),
+    Leave(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..2usize).prop_map(Step::Take),
+        any::<usize>().prop_map(Step::Park),
+        any::<usize>().prop_map(Step::Close),
+        any::<usize>().prop_map(Step::Leave),
+    ];
+    proptest::collection::vec(step, 0..200)
+}
+
+proptest! {
+    /// Never more servers than the size, no server in two hands, and nobody waits while a server is idle.
+    #[test]
+    fn the_books_stay_true(size in 1..5usize, steps in steps()) {
+        let mut store: Store<(), usize> = Store::new(2, size);
+        let (mut lent, mut made, mut waiters) = (Vec::new(), 0, Vec::new());
+        for step in steps {
+            match step {
+                Step::Take(worker) => match store.take(WorkerId(worker)) {
+                    Next::Own(id) | Next::Foreign { parked: id, .. } => lent.push(id),
+                    Next::Grow => { lent.push(made); made += 1; }
+                    Next::Wait => {
+                        prop_assert_eq!(lent.len(), size);
+                        let (sender, receiver) = oneshot::channel();
+                        store.wait(sender);
+                        waiters.push(receiver);
+                    }
+                },
+                Step::Park(nth) if !lent.is_empty() => {
+                    let id = lent.swap_remove(nth % lent.len());
+                    match store.next_waiter() {
+                        Some(waiter) => { waiter.send(()).unwrap(); lent.push(id); }
+                        None => store.park(id, WorkerId(id % 2), Instant::now()),
+                    }
+                }
+                Step::Close(nth) if !lent.is_empty() => {
+                    lent.swap_remove(nth % lent.len());
+                    if let Some(waiter) = store.free() {
+                        waiter.send(()).unwrap();
+                        lent.push(made);
+                        made += 1;
+                    }
+                }
+                Step::Leave(nth) if !waiters.is_empty() => { let _ = waiters.swap_remove(nth % waiters.len()); }
+                _ => {}
+            }
+            prop_assert!(lent.len() <= size);
+            let distinct: HashSet<_> = lent.iter().collect();
+            prop_assert_eq!(distinct.len(), lent.len());
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A cluster as sessions use it: its view, its pools, its catalog facts, and counters of where batches went.
+
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+
+use crate::config;
+use crate::pool::set::Pools;
+use crate::route::Reason;
+use crate::topology::{FactsStore, Topology};
+use crate::types::NodeId;
+
+#[derive(Debug)]
+pub struct Cluster {
+    pub config: config::Cluster,
+    pub topology: Arc<Topology>,
+    pub pools: Pools,
+    pub facts: FactsStore,
+    /// By node and reason.
+    routed: Box<[[IntCounter; Reason::ALL.len()]]>,
+}
+
+impl Cluster {
+    pub fn new(config: config::Cluster, topology: Arc<Topology>, pools: Pools, facts: FactsStore) -> Self {
+        let view = topology.view();
+        let routed = view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
+        let routed = routed.collect();
+        Self { config, topology, pools, facts, routed }
+    }
+
+    pub fn count_routed(&self, node: NodeId, reason: Reason) {
+        self.routed[node.index()][reason as usize].inc();
+    }
+}

@@ -1,0 +1,273 @@
+//! One batch with one server: sends it, relays the answer, and copies in what a COPY asks for, all in one task.
+//!
+//! Back-pressure is the order of the steps: nothing is read from the server while the client has not taken what was
+//! read before, and nothing from the client while the server has not.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+
+use super::batch::{Bounds, check};
+use super::buffers::Buffers;
+use super::ledger::Ledger;
+use super::outbound::Outbound;
+use super::relay::Relay;
+use super::statements::ClientStatements;
+use super::translate::Translator;
+use super::watch::Watch;
+use super::survey::Survey;
+use super::{Classify, Client, Held};
+use crate::backend::prepared::Statements;
+use crate::error::{Error, Result};
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::tag;
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All answers are with the client.
+    Settled,
+    /// A replica refused or went away before the client saw anything: the batch may run elsewhere.
+    Refused,
+    /// The server is gone or broke the protocol.
+    ServerLost(Error),
+    ClientLost,
+    /// The client broke the protocol.
+    ClientFault(Error),
+}
+
+/// How far the client's messages are passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed {
+    /// The client's input up to here is translated.
+    pub cursor: usize,
+    /// Of a message too long to hold, the bytes that have not come yet.
+    passing: usize,
+}
+
+impl Feed {
+    /// The first `bytes` of the input are written already.
+    pub fn at(bytes: usize) -> Self {
+        Self { cursor: bytes, passing: 0 }
+    }
+}
+
+/// Everything that an exchange works on.
+pub struct Exchange<'a> {
+    pub bounds: Bounds,
+    pub client_buffers: &'a Buffers,
+    pub server_buffers: &'a Buffers,
+    pub interner: &'a Statements,
+    pub classify: Classify<'a>,
+    /// Learns what an open batch goes on to do.
+    pub survey: &'a mut Survey,
+    pub client: &'a mut Client,
+    pub statements: &'a mut ClientStatements,
+    pub ledger: &'a mut Ledger,
+    pub held: &'a mut Held,
+    pub out: &'a mut Outbound,
+    pub relay: &'a mut Relay,
+    pub watch: Watch,
+    pub feed: Feed,
+}
+
+/// What the client has not seen yet is held back no longer than this.
+const HELD_BACK_BYTES: usize = 64 << 10;
+
+impl Exchange<'_> {
+    pub async fn run(&mut self) -> Outcome {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        match self.poll_steps(cx) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) if self.watch.refused.is_some() => Poll::Ready(Outcome::Refused),
+            Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
+            Err(outcome) => Poll::Ready(outcome),
+        }
+    }
+
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
+        self.walk()?;
+        loop {
+            let sent = self.poll_send(cx)?;
+            if sent && self.watch.open && self.translate().map_err(Outcome::ClientFault)? {
+                continue;
+            }
+            if self.poll_show(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if sent && self.is_settled() && (self.watch.refused.is_some() || self.relay.pending_bytes() == 0) {
+                return Ok(Poll::Ready(()));
+            }
+            if self.poll_server(cx)? || (sent && self.watch.open && self.poll_client(cx)?) {
+                continue;
+            }
+            return Ok(Poll::Pending);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.watch.open && self.ledger.is_settled()
+    }
+
+    /// True: everything is with the server's kernel.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
+        let sent = match self.out.poll_send(&mut self.held.lease.stream, &self.client.input, cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(sent) => sent,
+        };
+        if sent.is_err() {
+            // A server that was ended has often said why: that is read before its end counts.
+            self.out.clear();
+        }
+        if self.watch.open || !self.watch.may_rerun() {
+            bytes::Buf::advance(&mut self.client.input, self.feed.cursor);
+            self.feed.cursor = 0;
+        }
+        Ok(true)
+    }
+
+    /// Shows the client what the relay has for it, unless that may still be taken back.
+    fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
+        if self.watch.may_rerun() && self.relay.pending_bytes() > HELD_BACK_BYTES {
+            self.watch.commit();
+        }
+        if self.watch.may_rerun() && (self.watch.refused.is_some() || !self.is_settled()) {
+            return Ok(Poll::Ready(()));
+        }
+        match self.relay.poll_show(&mut self.client.stream, &mut self.held.lease.input, cx) {
+            Poll::Ready(Err(_)) => Err(Outcome::ClientLost),
+            Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+            Poll::Pending => Ok(Poll::Pending),
+        }
+    }
+
+    /// True: something was read.
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
+        let server = &mut *self.held.lease;
+        match self.server_buffers.poll_fill(&mut server.stream, &mut server.input, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                self.watch.received_bytes += bytes as u64;
+                self.walk().map(|()| true)
+            }
+            Poll::Ready(end) => Err(self.server_ended(end)),
+        }
+    }
+
+    fn server_ended(&mut self, end: io::Result<usize>) -> Outcome {
+        self.watch.server_is_gone();
+        if self.watch.may_rerun() {
+            self.watch.refuse_as_lost();
+            return Outcome::Refused;
+        }
+        let error = Error::node("the server closed the connection while it ran the statement");
+        Outcome::ServerLost(match end {
+            Err(cause) => error.source(cause),
+            Ok(_) => error,
+        })
+    }
+
+    fn walk(&mut self) -> std::result::Result<(), Outcome> {
+        let server = &mut *self.held.lease;
+        let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
+        let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
+        drop(observer);
+        walked.map_err(|error| {
+            self.watch.server_is_gone();
+            Outcome::ServerLost(error)
+        })
+    }
+
+    /// True: something was read.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
+        match self.client_buffers.poll_fill(&mut self.client.stream, &mut self.client.input, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
+            Poll::Ready(_) => Err(Outcome::ClientLost),
+        }
+    }
+
+    /// Passes on what the client has sent of an open batch or a COPY. True: there is something to send.
+    fn translate(&mut self) -> Result<bool> {
+        let before = self.feed.cursor;
+        while self.watch.open {
+            let start = self.feed.cursor;
+            let here = self.client.input.len() - start;
+            if self.feed.passing > 0 {
+                let bytes = here.min(self.feed.passing);
+                self.feed.passing -= bytes;
+                self.pass_on(bytes);
+                if self.feed.passing > 0 {
+                    break;
+                }
+                continue;
+            }
+            let Some(header) = header(&self.client.input[start..])? else { break };
+            check(header.tag, header.frame_bytes, &self.bounds)?;
+            if header.tag == tag::TERMINATE {
+                return Err(Error::protocol("the client ended the session inside a batch"));
+            }
+            if header.frame_bytes <= here {
+                self.frame(header.tag, start, header.frame_bytes)?;
+            } else if header.tag == tag::COPY_DATA && self.watch.copying {
+                self.feed.passing = header.frame_bytes;
+            } else if header.frame_bytes > self.bounds.max_batch_bytes {
+                if !self.long_frame(header.tag, header.frame_bytes)? {
+                    break;
+                }
+            } else {
+                break;
+            }
+        }
+        Ok(self.feed.cursor > before)
+    }
+
+    fn pass_on(&mut self, bytes: usize) {
+        let start = self.feed.cursor;
+        self.out.pass(start..start + bytes, &self.client.input);
+        self.feed.cursor = start + bytes;
+    }
+
+    /// A whole message of an open batch.
+    fn frame(&mut self, message: u8, start: usize, bytes: usize) -> Result<()> {
+        let ends_batch = self.watch.client_sent(message);
+        if self.watch.copying && matches!(message, tag::SYNC | tag::FLUSH) {
+            // A server that copies in ignores them.
+            self.feed.cursor = start + bytes;
+            return Ok(());
+        }
+        let body = &self.client.input[start + HEADER_BYTES..start + bytes];
+        self.survey.add(message, body, self.statements, &mut self.classify)?;
+        self.translator().frame(start..start + bytes)?;
+        self.feed.cursor = start + bytes;
+        self.watch.open &= !ends_batch;
+        Ok(())
+    }
+
+    /// A message that is too long to be held: it goes as it comes. False: its head is not here yet.
+    fn long_frame(&mut self, message: u8, bytes: usize) -> Result<bool> {
+        let start = self.feed.cursor;
+        let Some(rewritten) = self.translator().long_frame(start, bytes)? else { return Ok(false) };
+        self.feed.cursor += rewritten;
+        self.feed.passing = bytes - rewritten;
+        self.watch.open &= !self.watch.client_sent(message);
+        Ok(true)
+    }
+
+    fn translator(&mut self) -> Translator<'_> {
+        let server = &mut *self.held.lease;
+        Translator {
+            interner: self.interner,
+            statements: self.statements,
+            prepared: &mut server.prepared,
+            unnamed_here: &mut self.held.unnamed_here,
+            tainted: &mut server.tainted,
+            ledger: self.ledger,
+            out: self.out,
+            input: &self.client.input,
+        }
+    }
+}

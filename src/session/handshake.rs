@@ -1,0 +1,306 @@
+//! From a new connection to a session: TLS, cancel requests, start-up, login, and what a client is told then.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::batch::{Bounds, Collector};
+use super::cancel::Registration;
+use super::cluster::Cluster;
+use super::statements::ClientStatements;
+use super::worker::{ClientCount, Shared, Worker};
+use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session};
+use crate::backend::Server;
+use crate::backend::connect::ServerLogin;
+use crate::backend::params::{Params, Reported};
+use crate::config;
+use crate::error::{Error, Fault, Result, Retry, sqlstate};
+use crate::metrics::{CancelOutcome, LoginOutcome, Origin};
+use crate::net::login::LoginIo;
+use crate::net::stream::Stream;
+use crate::net::tls::{Acceptor, Opening};
+use crate::pool::set::PoolSet;
+use crate::pool::{Lease, Limits};
+use crate::types::PoolMode;
+use crate::wire::backend::{
+    Authentication, Severity, TransactionStatus, put_authentication, put_backend_key, put_error, put_parameter_status,
+    put_ready,
+};
+use crate::wire::startup::{CancelKey, First, Replication, Startup, parse};
+
+/// What a listener allows.
+#[derive(Clone, Debug)]
+pub struct Door {
+    pub acceptor: Option<Acceptor>,
+    pub tls_required: bool,
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) {
+    let shared = Arc::clone(&worker.shared);
+    let _connected = shared.metrics.client();
+    let limit = shared.config.limits.client_login_timeout;
+    let room = count.is_within_limit();
+    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, room)).await;
+    match entered {
+        Ok(Some(session)) => session.run().await,
+        Ok(None) => {}
+        Err(_) => {
+            shared.metrics.login(LoginOutcome::TimedOut);
+            tracing::info!("a client did not log in within limits.client_login_timeout");
+        }
+    }
+    drop(count);
+}
+
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Session> {
+    let (mut io, first) = open(worker, io, door).await?;
+    let startup = match first {
+        First::Startup(startup) => startup,
+        First::Cancel(key) => {
+            cancel(&worker.shared, &key).await;
+            return None;
+        }
+        First::Ssl | First::GssEnc => return None,
+    };
+    let admitted = match log_in(worker, &mut io, door, room, &startup).await {
+        Ok(admitted) => admitted,
+        Err(error) => return turn_away(worker, io, &error).await,
+    };
+    worker.shared.metrics.login(LoginOutcome::Ok);
+    if io.write(&admitted.welcome()).await.is_err() {
+        return None;
+    }
+    Some(admitted.into_session(worker, io).await)
+}
+
+/// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
+async fn open(worker: &Worker, mut io: LoginIo, door: &Door) -> Option<(LoginIo, First)> {
+    if let Some(acceptor) = &door.acceptor {
+        if io.opens_with_tls().await.ok()? {
+            io = shake_hands(io, acceptor, Opening::Direct).await?;
+        }
+    }
+    loop {
+        match (next_request(&mut io).await, &door.acceptor) {
+            (Ok(None), _) => return None,
+            (Ok(Some(First::Ssl)), Some(acceptor)) if !io.stream().is_tls() => {
+                io = shake_hands(io, acceptor, Opening::Request).await?;
+            }
+            (Ok(Some(First::Ssl | First::GssEnc)), _) => io.write(b"N").await.ok()?,
+            (Ok(Some(first)), _) => return Some((io, first)),
+            (Err(error), _) => {
+                turn_away(worker, io, &error).await;
+                return None;
+            }
+        }
+    }
+}
+
+async fn next_request(io: &mut LoginIo) -> Result<Option<First>> {
+    io.read_startup().await?.map(|packet| parse(&packet)).transpose()
+}
+
+async fn shake_hands(io: LoginIo, acceptor: &Acceptor, opening: Opening) -> Option<LoginIo> {
+    match io.accept_tls(acceptor, opening).await {
+        Ok(io) => Some(io),
+        Err(error) => {
+            tracing::info!(%error, "a TLS handshake with a client failed");
+            None
+        }
+    }
+}
+
+async fn cancel(shared: &Shared, key: &CancelKey) {
+    let outcome = match shared.cancels.cancel(key).await {
+        Ok(true) => CancelOutcome::Forwarded,
+        Ok(false) => CancelOutcome::UnknownKey,
+        Err(error) => {
+            tracing::warn!(%error, "a cancel request could not be passed on");
+            CancelOutcome::Failed
+        }
+    };
+    shared.metrics.cancel(outcome);
+}
+
+async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Session> {
+    tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
+    let metrics = &worker.shared.metrics;
+    metrics.error(Origin::Causeway, error.sqlstate());
+    metrics.login(match (error.sqlstate(), error.fault()) {
+        (sqlstate::INVALID_PASSWORD | sqlstate::INVALID_AUTHORIZATION, _) => LoginOutcome::Refused,
+        (sqlstate::TOO_MANY_CONNECTIONS, Fault::Limit) => LoginOutcome::TooMany,
+        (_, Fault::Node) => LoginOutcome::NoServer,
+        _ => LoginOutcome::Broken,
+    });
+    let mut farewell = Vec::new();
+    put_error(&mut farewell, Severity::Fatal, error);
+    let _ = io.write(&farewell).await;
+    let (mut stream, _) = io.into_parts();
+    stream.shutdown().await;
+    None
+}
+
+/// A client that has proved who it is, and all that its session starts with.
+struct Admitted {
+    cluster: Arc<Cluster>,
+    pools: Arc<PoolSet>,
+    registration: Registration,
+    mode: PoolMode,
+    params: Arc<Params>,
+    reported: Reported,
+}
+
+async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
+    let shared = &worker.shared;
+    if door.tls_required && !io.stream().is_tls() {
+        let message = "this listener takes clients over TLS only (client_tls_sslmode = \"require\")";
+        return Err(Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, message));
+    }
+    check_room(shared, worker, room)?;
+    if let Some(negotiation) = startup.negotiation() {
+        io.write(&negotiation).await?;
+    }
+    let (user, database) = (startup.user()?, startup.database()?);
+    shared.users.authenticate(io, user).await?;
+    if startup.replication()? != Replication::Off {
+        let message = "Causeway does not pass replication connections: connect to the node itself";
+        return Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message));
+    }
+    let cluster = shared.clusters.iter().find(|cluster| cluster.config.serves(database)).ok_or_else(|| {
+        Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
+            .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
+    })?;
+    let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
+        Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
+    })?;
+    let login =
+        ServerLogin { user: user.to_owned(), database: database.to_owned(), password: settings.server_password };
+    let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
+    let (params, reported) = greet(worker, cluster, &pools, startup).await?;
+    let registration = shared.cancels.register(startup.minor() >= 2)?;
+    let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
+    Ok(Admitted { cluster: Arc::clone(cluster), pools, registration, mode, params, reported })
+}
+
+fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
+    if worker.is_draining() {
+        let message = "Causeway is shutting down";
+        return Err(Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT_NOW, message));
+    }
+    if room {
+        return Ok(());
+    }
+    let message = format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
+    Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
+}
+
+fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
+    let size = size.unwrap_or(pool.size);
+    Limits {
+        size,
+        min_size: pool.min_size.min(size),
+        idle_timeout: pool.idle_timeout,
+        lifetime: pool.lifetime,
+        wait_timeout: pool.query_wait_timeout,
+    }
+}
+
+/// What the cluster answers to the client's parameters: from memory when a server has taken the same ones before.
+async fn greet(worker: &Worker, cluster: &Cluster, pools: &PoolSet, startup: &Startup) -> Result<(Arc<Params>, Reported)> {
+    let greeting = match pools.greeting() {
+        Some(greeting) => greeting,
+        None => {
+            let lease = any_server(worker, cluster, pools).await?;
+            let greeting = pools.learn_greeting(&lease.reported);
+            lease.release(worker.now());
+            greeting
+        }
+    };
+    let mut params = Params::default();
+    for (name, value) in startup.settings()? {
+        // What a server without parameters reports already need not be set.
+        if greeting.get(&name) != Some(&value) {
+            params.set(&name, &value);
+        }
+    }
+    if params.is_empty() {
+        return Ok((Arc::default(), (*greeting).clone()));
+    }
+    if let Some(proven) = pools.proven(&params) {
+        return Ok((Arc::clone(&proven.params), (*proven.reported).clone()));
+    }
+    let params = Arc::new(params);
+    let mut lease = any_server(worker, cluster, pools).await?;
+    lease.sync(&params).await?;
+    let proven = pools.learn_proven(params, &lease.reported);
+    lease.release(worker.now());
+    Ok((Arc::clone(&proven.params), (*proven.reported).clone()))
+}
+
+/// A server of the primary, or of any node when there is none: their greetings are alike.
+async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
+    let view = cluster.topology.view();
+    let reachable = view.nodes.iter().filter(|node| node.role.is_some()).map(|node| node.id);
+    let candidates = view.primary.into_iter().chain(reachable.filter(|node| view.primary != Some(*node)));
+    let mut failure = None;
+    for node in candidates {
+        match pools.lease(node, worker.id).await {
+            Ok(lease) => return Ok(lease),
+            Err(error) if error.retry() == Retry::Elsewhere => failure = Some(failure.unwrap_or(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        let message = format!("no node of cluster {:?} can be reached", cluster.config.name);
+        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
+    }))
+}
+
+impl Admitted {
+    /// What the client reads when it is in.
+    fn welcome(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_authentication(&mut out, &Authentication::Ok);
+        for (name, value) in self.reported.iter() {
+            // Through Causeway a session can write, whichever node said hello.
+            let value = if name == b"in_hot_standby" { b"off" } else { value };
+            put_parameter_status(&mut out, name, value);
+        }
+        let key = &self.registration.key;
+        put_backend_key(&mut out, key.process_id, &key.secret);
+        put_ready(&mut out, TransactionStatus::Idle);
+        out
+    }
+
+    async fn into_session(self, worker: &Rc<Worker>, io: LoginIo) -> Session {
+        let (stream, input) = io.into_parts();
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let limits = &worker.shared.config.limits;
+        let facts = self.cluster.facts.facts(&self.pools.login.database);
+        Session {
+            seat: worker.seat(waker),
+            facts,
+            bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
+            mode: self.mode,
+            params: self.params,
+            client: Client { stream, input, discard: 0 },
+            collector: Collector::default(),
+            lexis: Lexis::of(&self.reported),
+            statements: ClientStatements::new(limits.max_client_statements),
+            ledger: Ledger::default(),
+            out: Outbound::default(),
+            relay: Relay::default(),
+            held: None,
+            pins: Pins::default(),
+            pipeline_open: false,
+            skip_to_sync: false,
+            last_replica: None,
+            cluster: self.cluster,
+            pools: self.pools,
+            registration: self.registration,
+            worker: Rc::clone(worker),
+        }
+    }
+}

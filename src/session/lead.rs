@@ -1,0 +1,244 @@
+//! Finds a server for a batch and runs the batch there, on another one when a replica turns out not to do.
+
+use std::time::Instant;
+
+use bytes::Buf;
+
+use super::batch::End;
+use super::exchange::Outcome;
+use super::rescue::Cause;
+use super::survey::Survey;
+use super::watch::Watch;
+use super::{Ended, Held, Session};
+use crate::backend::Server;
+use crate::error::{Error, Fault, Result, Retry, sqlstate};
+use crate::pool::{Attempt, Lease};
+use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
+use crate::sql::{Class, Effects};
+use crate::types::{NodeId, PoolMode};
+use crate::wire::backend::TransactionStatus;
+
+/// A batch to be run: the first `bytes` of the client's input.
+pub struct Task {
+    pub bytes: usize,
+    pub end: End,
+    pub survey: Survey,
+    /// Run twice, it does no harm, and its bytes are here until it is done.
+    may_rerun: bool,
+}
+
+impl Task {
+    pub fn new(bytes: usize, end: End, survey: Survey) -> Self {
+        let may_rerun = survey.class != Class::Write && matches!(end, End::Query | End::Sync);
+        Self { bytes, end, survey, may_rerun }
+    }
+
+    /// More of it is to come.
+    pub fn is_open(&self) -> bool {
+        matches!(self.end, End::Overflow | End::Interrupted)
+    }
+}
+
+/// What earlier tries of a batch have shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tried {
+    avoid: NodeSet,
+    rescued: bool,
+    /// The server was leased as a replica for this batch alone.
+    on_fresh_replica: bool,
+}
+
+/// How one try of a batch ended.
+enum Try {
+    Done,
+    Again,
+}
+
+impl Session {
+    /// Runs a batch. The inner error is one that the client is told and that the session survives; nothing was sent
+    /// then.
+    pub(super) async fn lead(&mut self, task: Task) -> Result<Result<()>, Ended> {
+        let mut tried = Tried::default();
+        loop {
+            let reason = match self.find_server(&task, &mut tried).await {
+                Ok(Some(reason)) => reason,
+                Ok(None) => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            match self.try_once(&task, reason, &mut tried).await? {
+                Ok(Try::Done) => return Ok(Ok(())),
+                Ok(Try::Again) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
+    /// Routes the batch and makes sure that the session holds the server. `None`: that node does not do, try another.
+    async fn find_server(&mut self, task: &Task, tried: &mut Tried) -> Result<Option<Reason>> {
+        let (route, on_replica) = self.route(&task.survey, *tried);
+        match route {
+            Route::Refuse(refusal) => Err(self.refusal(refusal)),
+            Route::Stay(reason) => {
+                tried.on_fresh_replica = false;
+                self.check_lasting_effects(&task.survey).map(|()| Some(reason))
+            }
+            Route::To(node, reason) => match self.obtain(node, on_replica).await {
+                Ok(()) => {
+                    tried.on_fresh_replica = on_replica;
+                    Ok(Some(reason))
+                }
+                Err(error) if on_replica && error.retry() == Retry::Elsewhere => {
+                    tried.avoid = tried.avoid.with(node);
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn route(&self, survey: &Survey, tried: Tried) -> (Route, bool) {
+        let view = self.cluster.topology.view();
+        let settings = &self.worker.shared.config.routing;
+        let request = Request {
+            class: survey.class,
+            hint: survey.hint,
+            begins_read_only: survey.begins.is_some_and(|begin| begin.read_only),
+            stay: self.stay(),
+            split: settings.split && self.mode == PoolMode::Transaction,
+            rescued: tried.rescued,
+            fallback: settings.fallback,
+            last_replica: self.last_replica,
+            avoid: tried.avoid,
+        };
+        let route = route(&request, &view, self.worker.now(), |below| fastrand::usize(..below));
+        let on_replica = matches!(route, Route::To(node, _) if view.primary != Some(node));
+        (route, on_replica)
+    }
+
+    fn stay(&self) -> Option<Stay> {
+        let held = self.held.as_ref()?;
+        Some(if held.lease.status != TransactionStatus::Idle {
+            Stay::Transaction
+        } else if self.pipeline_open {
+            Stay::Pipeline
+        } else if self.mode == PoolMode::Session {
+            Stay::SessionMode
+        } else {
+            Stay::Pinned
+        })
+    }
+
+    fn refusal(&self, refusal: Refusal) -> Error {
+        let cluster = &self.cluster.config.name;
+        let (message, hint) = match refusal {
+            Refusal::NoPrimary => (
+                format!("cluster {cluster:?} has no primary to write to"),
+                "The server log and causeway_node_up say which nodes are reachable and what they are.",
+            ),
+            Refusal::NoReplica => (
+                format!("cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"),
+                "Set routing.fallback = \"primary\", or raise routing.max_lag and routing.max_lag_bytes.",
+            ),
+        };
+        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).hint(hint)
+    }
+
+    /// What outlives a transaction must not be left on a replica, where later writes could not follow.
+    fn check_lasting_effects(&self, survey: &Survey) -> Result<()> {
+        let on_replica = self.held.as_ref().is_some_and(|held| held.on_replica);
+        if !on_replica || !survey.effects.intersects(Effects::LASTING) {
+            return Ok(());
+        }
+        let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
+        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .hint("Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY."))
+    }
+
+    async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
+        let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
+            Attempt::Server(lease) => lease,
+            attempt => self.obtain_slowly(node, attempt).await?,
+        };
+        if on_replica {
+            self.last_replica = Some(node);
+        }
+        self.held = Some(Held { lease, node, on_replica, unnamed_here: false });
+        Ok(())
+    }
+
+    /// Waits for a server to be connected or to become free.
+    async fn obtain_slowly(&mut self, node: NodeId, attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        let slot = &self.registration.slot;
+        slot.waits();
+        let leased = tokio::select! {
+            leased = self.pools.finish(node, self.worker.id, attempt) => leased,
+            error = slot.cancelled_while_waiting() => Err(error),
+        };
+        slot.is_done();
+        leased.inspect_err(|error| {
+            // The node is not there, or says that it is starting or ending; other refusals say nothing against it.
+            if error.sqlstate().starts_with("08") || error.sqlstate().starts_with("57P") {
+                self.cluster.topology.report_failure(node);
+            }
+        })
+    }
+
+    /// One try on the server that is held.
+    async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
+        if let Err(error) = self.write_batch(task) {
+            self.take_back_unsent();
+            return Ok(Err(error));
+        }
+        let mut survey = task.survey.clone();
+        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open());
+        let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
+        if let Some(error) = watch.sync_error.take() {
+            self.abandon_held();
+            return Err(Ended::Farewell(error));
+        }
+        match outcome {
+            Outcome::Settled => {
+                self.client.input.advance(cursor);
+                self.pipeline_open = task.end == End::Flush;
+                self.settle(&survey, &watch, reason);
+                Ok(Ok(Try::Done))
+            }
+            Outcome::Refused => {
+                self.learn_from_refusal(&survey, &watch, tried);
+                Ok(Ok(Try::Again))
+            }
+            Outcome::ServerLost(error) => Err(self.server_lost(&watch, error)),
+            Outcome::ClientLost => {
+                self.abandon_held();
+                Err(Ended::ByClient)
+            }
+            Outcome::ClientFault(error) => {
+                self.abandon_held();
+                Err(Ended::Farewell(error))
+            }
+        }
+    }
+
+    /// A replica refused the batch or went away: what that says of the statement and of the node.
+    fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
+        self.undo_failed();
+        let Some(mut held) = self.held.take() else { return };
+        self.relay.discard(&mut held.lease.input);
+        let cause = watch.refused.unwrap_or(Cause::Lost);
+        tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
+        self.worker.shared.metrics.rescues(cause.as_str()).inc();
+        if cause.is_the_statements() {
+            tried.rescued = true;
+            if let Some(fingerprint) = survey.fingerprint {
+                let memory = self.worker.shared.config.routing.rescue_memory;
+                self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
+            }
+        } else {
+            tried.avoid = tried.avoid.with(held.node);
+        }
+        if cause.is_the_nodes() {
+            self.cluster.topology.report_failure(held.node);
+        }
+        self.give_back(held, watch.server_gone);
+    }
+}

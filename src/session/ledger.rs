@@ -1,0 +1,292 @@
+//! What a server still owes for the messages that it was sent, in order. Pure: frames in, verdicts out.
+//!
+//! Messages that clients never see (a statement prepared lazily, parameters brought up to date) have entries too, and so
+//! have messages that no server sees (a Parse of what the server has already): the client's answers keep their order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::statements::Undo;
+use crate::backend::prepared::Statement;
+
+/// One owed answer.
+#[derive(Debug)]
+pub enum Owed {
+    /// ParseComplete. The client sees it only if it sent the Parse.
+    Parse { visible: bool, statement: Option<Arc<Statement>>, undo: Option<Undo> },
+    /// BindComplete.
+    Bind,
+    /// RowDescription or NoData, after an optional ParameterDescription.
+    Describe,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete. The client sees it only if it sent the Close.
+    Close { visible: bool },
+    /// ReadyForQuery for a Sync.
+    Ready,
+    /// Everything up to ReadyForQuery, for a Query or a FunctionCall.
+    Query,
+    /// The same for a Query of ours that the client does not see.
+    Hidden,
+    /// Nothing from the server: we answer when it is this one's turn.
+    Local { answer: &'static [u8], undo: Option<Undo> },
+}
+
+/// What to do with a frame from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// The client must not see it.
+    Drop,
+    /// A ReadyForQuery that the client sees.
+    Ready,
+    /// An ErrorResponse to something that the client did not send.
+    HiddenError,
+    /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
+    CopyIn { simple: bool },
+    /// No server says this now.
+    Violation,
+}
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    owed: VecDeque<Owed>,
+    /// After an error the server ignores what it is sent until a Sync.
+    skipping: bool,
+    /// Undone by an error, oldest first.
+    undone: Vec<Undo>,
+    /// Statements whose Parse failed: the server does not have them.
+    unprepared: Vec<Arc<Statement>>,
+}
+
+impl Ledger {
+    /// Notes a message on its way to the server.
+    pub fn push(&mut self, owed: Owed) {
+        match owed {
+            Owed::Ready => {
+                self.skipping = false;
+                self.owed.push_back(Owed::Ready);
+            }
+            _ if self.skipping => self.fail(owed),
+            _ => self.owed.push_back(owed),
+        }
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// The answer that is ours to give now, if it is our turn.
+    pub fn local_answer(&mut self) -> Option<&'static [u8]> {
+        match self.owed.front() {
+            Some(Owed::Local { answer, .. }) => {
+                let answer = *answer;
+                self.owed.pop_front();
+                Some(answer)
+            }
+            _ => None,
+        }
+    }
+
+    /// Judges a frame by its tag and moves on.
+    pub fn judge(&mut self, tag: u8) -> Verdict {
+        match tag {
+            b'D' | b'd' | b'c' | b'V' | b't' => self.visible(),
+            b'T' | b'n' => self.described(),
+            b'C' | b'I' | b's' => self.executed(),
+            b'1' | b'2' | b'3' => self.completed(tag),
+            b'Z' => self.ready(),
+            b'E' => self.error(),
+            b'A' => Verdict::Pass,
+            b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden)) => Verdict::Drop,
+            b'N' | b'S' => Verdict::Pass,
+            b'G' => self.copy_in(),
+            b'H' | b'W' => self.visible(),
+            _ => Verdict::Violation,
+        }
+    }
+
+    fn visible(&self) -> Verdict {
+        match self.owed.front() {
+            Some(Owed::Hidden) => Verdict::Drop,
+            Some(Owed::Query | Owed::Execute | Owed::Describe) => Verdict::Pass,
+            _ => Verdict::Violation,
+        }
+    }
+
+    fn described(&mut self) -> Verdict {
+        let verdict = self.visible();
+        if matches!(self.owed.front(), Some(Owed::Describe)) {
+            self.owed.pop_front();
+        }
+        verdict
+    }
+
+    fn executed(&mut self) -> Verdict {
+        let verdict = self.visible();
+        if matches!(self.owed.front(), Some(Owed::Execute)) {
+            self.owed.pop_front();
+        }
+        verdict
+    }
+
+    fn completed(&mut self, tag: u8) -> Verdict {
+        let visible = match (tag, self.owed.front()) {
+            (b'1', Some(Owed::Parse { visible, .. })) | (b'3', Some(Owed::Close { visible })) => *visible,
+            (b'2', Some(Owed::Bind)) => true,
+            _ => return Verdict::Violation,
+        };
+        self.owed.pop_front();
+        if visible { Verdict::Pass } else { Verdict::Drop }
+    }
+
+    fn ready(&mut self) -> Verdict {
+        match self.owed.pop_front() {
+            Some(Owed::Hidden) => Verdict::Drop,
+            Some(Owed::Query | Owed::Ready) => Verdict::Ready,
+            _ => Verdict::Violation,
+        }
+    }
+
+    fn copy_in(&mut self) -> Verdict {
+        match self.owed.front() {
+            Some(Owed::Query) => Verdict::CopyIn { simple: true },
+            Some(Owed::Execute) => {
+                // A server that copies in ignores Sync: one that is under way already will not be answered.
+                self.owed.retain(|owed| !matches!(owed, Owed::Ready));
+                Verdict::CopyIn { simple: false }
+            }
+            _ => Verdict::Violation,
+        }
+    }
+
+    fn error(&mut self) -> Verdict {
+        match self.owed.front() {
+            Some(Owed::Hidden) => return Verdict::HiddenError,
+            // Simple query: ReadyForQuery follows. Nothing owed: a farewell of the server.
+            None | Some(Owed::Query) => return Verdict::Pass,
+            Some(_) => {}
+        }
+        self.skipping = true;
+        while let Some(owed) = self.owed.pop_front() {
+            if matches!(owed, Owed::Ready) {
+                self.owed.push_front(Owed::Ready);
+                self.skipping = false;
+                break;
+            }
+            self.fail(owed);
+        }
+        Verdict::Pass
+    }
+
+    fn fail(&mut self, owed: Owed) {
+        match owed {
+            Owed::Parse { statement, undo, .. } => {
+                self.unprepared.extend(statement);
+                self.undone.extend(undo);
+            }
+            Owed::Local { undo, .. } => self.undone.extend(undo),
+            _ => {}
+        }
+    }
+
+    /// Gives up on everything that is owed, as if it had failed.
+    pub fn abandon(&mut self) {
+        while let Some(owed) = self.owed.pop_front() {
+            self.fail(owed);
+        }
+        self.skipping = false;
+    }
+
+    /// What errors have undone since the last call, newest first.
+    pub fn take_undone(&mut self) -> impl Iterator<Item = Undo> {
+        std::mem::take(&mut self.undone).into_iter().rev()
+    }
+
+    /// Statements that the server turned out not to have.
+    pub fn take_unprepared(&mut self) -> Vec<Arc<Statement>> {
+        std::mem::take(&mut self.unprepared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(visible: bool) -> Owed {
+        Owed::Parse { visible, statement: None, undo: None }
+    }
+
+    fn local() -> Owed {
+        Owed::Local { answer: b"1", undo: None }
+    }
+
+    /// Pushes what was sent, feeds the tags, and gives what the client sees: tags, `.` for a frame it does not see.
+    fn client_sees(sent: Vec<Owed>, tags: &str) -> String {
+        let mut ledger = Ledger::default();
+        sent.into_iter().for_each(|owed| ledger.push(owed));
+        let mut seen = String::new();
+        for tag in tags.bytes() {
+            while let Some(answer) = ledger.local_answer() {
+                seen.push(char::from(answer[0]));
+            }
+            seen.push(match ledger.judge(tag) {
+                Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
+                Verdict::Drop => '.',
+                Verdict::HiddenError => '!',
+                Verdict::Violation => '?',
+            });
+        }
+        if !ledger.is_settled() {
+            seen.push('…');
+        }
+        seen
+    }
+
+    #[test]
+    fn the_client_sees_the_answers_to_what_it_sent() {
+        use Owed::{Bind, Close, Describe, Execute, Hidden, Query, Ready};
+        let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
+            (vec![Query], "TDDCZ", "TDDCZ"),
+            (vec![Query], "TDCTDCZ", "TDCTDCZ"),
+            (vec![Query], "NTDEZ", "NTDEZ"),
+            (vec![Hidden, Query], "TDCSZTDCSZ", ".....TDCSZ"),
+            (vec![Hidden, Query], "EZTDCZ", "!.TDCZ"),
+            (vec![parse(true), Bind, Describe, Execute, Ready], "12TDCZ", "12TDCZ"),
+            (vec![parse(true), Bind, Describe, Execute, Ready], "12nCZ", "12nCZ"),
+            (vec![parse(true), Describe, Ready], "1tTZ", "1tTZ"),
+            (vec![parse(false), Bind, Execute, Ready], "12DCZ", ".2DCZ"),
+            (vec![parse(false), Close { visible: false }, Bind, Execute, Ready], "132IZ", "..2IZ"),
+            (vec![local(), Bind, Execute, Ready], "2DCZ", "12DCZ"),
+            (vec![Bind, Execute, local(), Bind, Execute, Ready], "2DC2CZ", "2DC12CZ"),
+            (vec![parse(true), Bind, Execute, local(), Ready], "EZ", "EZ"),
+            (vec![parse(true), Bind, Execute, Ready], "12DEZ", "12DEZ"),
+            (vec![Bind, Execute], "2Ds", "2Ds"),
+            (vec![Bind, Execute, Ready], "2GC", "2GC"),
+            (vec![Query], "GCZ", "GCZ"),
+            (vec![Query], "HddcCZ", "HddcCZ"),
+            (vec![Bind, Execute, Ready], "2DC", "2DC…"),
+            (vec![Bind, Execute, Ready], "D", "?…"),
+            (vec![], "Z", "?"),
+            (vec![], "NAS", "NAS"),
+            (vec![], "E", "E"),
+        ];
+        for (sent, tags, seen) in cases {
+            let shown = format!("{sent:?}");
+            assert_eq!(client_sees(sent, tags), seen, "{shown} answered by {tags}");
+        }
+    }
+
+    #[test]
+    fn after_an_error_nothing_is_owed_until_sync() {
+        let mut ledger = Ledger::default();
+        ledger.push(Owed::Bind);
+        ledger.push(Owed::Execute);
+        assert_eq!(ledger.judge(b'E'), Verdict::Pass);
+        assert!(ledger.is_settled());
+        ledger.push(Owed::Bind);
+        assert!(ledger.is_settled());
+        ledger.push(Owed::Ready);
+        assert_eq!(ledger.judge(b'Z'), Verdict::Ready);
+    }
+}

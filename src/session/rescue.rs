@@ -1,0 +1,90 @@
+//! Which errors of a replica mean that the batch should run elsewhere.
+
+use crate::wire::backend::ErrorFields;
+
+/// Why a batch runs again on another node: a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// It writes, or needs what only a primary has.
+    ReadOnly,
+    /// Replay removed what it was reading.
+    Conflict,
+    /// The replica is ending or starting.
+    Shutdown,
+    /// The connection is gone.
+    Lost,
+}
+
+impl Cause {
+    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read_only",
+            Self::Conflict => "recovery_conflict",
+            Self::Shutdown => "shutdown",
+            Self::Lost => "connection_lost",
+        }
+    }
+
+    /// `None`: the error is the statement's own, and the client's to read. PostgreSQL words these messages in
+    /// `PreventCommandDuringRecovery`, `PreventCommandIfReadOnly`, `RecoveryConflictInterrupt` and their like; where a
+    /// SQLSTATE has other uses the English wording must agree, else the client reads the error.
+    pub fn of(error: &ErrorFields<'_>) -> Option<Self> {
+        let says = |words: &str| memchr::memmem::find(error.message, words.as_bytes()).is_some();
+        match &error.sqlstate {
+            b"25006" => Some(Self::ReadOnly),
+            b"0A000" if says("recovery") || says("hot standby") => Some(Self::ReadOnly),
+            b"55000" | b"XX000" if says("recovery") => Some(Self::ReadOnly),
+            b"40001" | b"40P01" | b"57P04" if says("conflict with recovery") => Some(Self::Conflict),
+            b"57P01" | b"57P02" | b"57P03" => Some(Self::Shutdown),
+            _ => None,
+        }
+    }
+
+    /// The statement's shape is to blame: it would be refused again.
+    pub fn is_the_statements(self) -> bool {
+        self == Self::ReadOnly
+    }
+
+    /// The node is to blame: it should be left alone for a while.
+    pub fn is_the_nodes(self) -> bool {
+        matches!(self, Self::Shutdown | Self::Lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_follow_what_a_standby_answers() {
+        use Cause::{Conflict, ReadOnly, Shutdown};
+        for (sqlstate, message, cause) in [
+            (b"25006", "cannot execute nextval() in a read-only transaction", Some(ReadOnly)),
+            (b"25006", "cannot execute LISTEN during recovery", Some(ReadOnly)),
+            (b"0A000", "cannot use serializable mode in a hot standby", Some(ReadOnly)),
+            (b"0A000", "cannot access temporary or unlogged relations during recovery", Some(ReadOnly)),
+            (b"0A000", "cannot set transaction read-write mode during recovery", Some(ReadOnly)),
+            (b"0A000", "cross-database references are not implemented", None),
+            (b"55000", "recovery is in progress", Some(ReadOnly)),
+            (b"55000", "currval of sequence \"s\" is not yet defined in this session", None),
+            (b"XX000", "cannot assign OIDs during recovery", Some(ReadOnly)),
+            (b"XX000", "cache lookup failed for type 7", None),
+            (b"40001", "canceling statement due to conflict with recovery", Some(Conflict)),
+            (b"40001", "could not serialize access due to concurrent update", None),
+            (b"57P01", "terminating connection due to administrator command", Some(Shutdown)),
+            (b"57014", "canceling statement due to user request", None),
+            (b"42P01", "relation \"t\" does not exist", None),
+        ] {
+            let fields = ErrorFields {
+                severity: b"ERROR",
+                sqlstate: *sqlstate,
+                message: message.as_bytes(),
+                detail: None,
+                hint: None,
+            };
+            assert_eq!(Cause::of(&fields), cause, "{message}");
+        }
+    }
+}

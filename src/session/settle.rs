@@ -1,0 +1,260 @@
+//! A batch written to its server, exchanged, and its outcome taken back into the session.
+
+use std::sync::Arc;
+
+use super::exchange::{Exchange, Feed, Outcome};
+use super::lead::Task;
+use super::ledger::Owed;
+use super::pins::Ending;
+use super::survey::Survey;
+use super::translate::Translator;
+use super::watch::Watch;
+use super::{Classify, Ended, Held, Lexis, Session};
+use crate::backend::params::Reported;
+use crate::error::{Error, Result};
+use crate::metrics::Origin;
+use crate::pool::Close;
+use crate::route::Reason;
+use crate::sql::Effects;
+use crate::types::PoolMode;
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::header;
+
+impl Session {
+    /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
+    ///
+    /// # Errors
+    /// A limit of ours; nothing was sent.
+    pub(super) fn write_batch(&mut self, task: &Task) -> Result<()> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let server = &mut *held.lease;
+        self.out.clear();
+        self.relay.reset();
+        if server.status == TransactionStatus::Idle
+            && !self.pipeline_open
+            && server.put_sync(&self.params, self.out.stage(&self.client.input))
+        {
+            self.ledger.push(Owed::Hidden);
+            held.unnamed_here = false;
+        }
+        let mut translator = Translator {
+            interner: &self.worker.shared.statements,
+            statements: &mut self.statements,
+            prepared: &mut server.prepared,
+            unnamed_here: &mut held.unnamed_here,
+            tainted: &mut server.tainted,
+            ledger: &mut self.ledger,
+            out: &mut self.out,
+            input: &self.client.input,
+        };
+        let mut start = 0;
+        while start < task.bytes {
+            let Some(header) = header(&translator.input[start..])? else { break };
+            translator.frame(start..start + header.frame_bytes)?;
+            start += header.frame_bytes;
+        }
+        Ok(())
+    }
+
+    /// A batch was refused by ourselves while it was written: the server has seen nothing of it.
+    pub(super) fn take_back_unsent(&mut self) {
+        self.ledger.abandon();
+        self.undo_failed();
+        self.out.clear();
+        if let Some(held) = &mut self.held {
+            // What would have brought it to the session's parameters was not sent either.
+            held.lease.tainted = true;
+        }
+        self.release_if_free();
+    }
+
+    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, usize) {
+        let Some(held) = &mut self.held else {
+            return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
+        };
+        self.registration.slot.runs(held.lease.cancel_target());
+        let view = self.cluster.topology.view();
+        let in_flight = view.nodes[held.node.index()].load.begin();
+        let mut exchange = Exchange {
+            bounds: self.bounds,
+            client_buffers: &self.worker.client_buffers,
+            server_buffers: &self.worker.server_buffers,
+            interner: &self.worker.shared.statements,
+            classify: Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis },
+            survey,
+            client: &mut self.client,
+            statements: &mut self.statements,
+            ledger: &mut self.ledger,
+            held,
+            out: &mut self.out,
+            relay: &mut self.relay,
+            watch,
+            feed: Feed::at(bytes),
+        };
+        let outcome = exchange.run().await;
+        let (watch, cursor) = (exchange.watch, exchange.feed.cursor);
+        if matches!(outcome, Outcome::Settled) {
+            in_flight.answered();
+        }
+        (outcome, watch, cursor)
+    }
+
+    /// Names and statements that failed messages had defined are as they were before.
+    pub(super) fn undo_failed(&mut self) {
+        for undo in self.ledger.take_undone() {
+            self.statements.undo(undo);
+        }
+        let unprepared = self.ledger.take_unprepared();
+        if let Some(held) = &mut self.held {
+            unprepared.iter().for_each(|statement| held.lease.prepared.forget(statement));
+        }
+    }
+
+    /// All answers are with the client: what the batch leaves behind.
+    pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
+        self.undo_failed();
+        let Some(held) = &mut self.held else { return };
+        let ending = match held.lease.status {
+            _ if watch.error.is_some() => Ending::Failed,
+            TransactionStatus::Idle => Ending::Done,
+            _ => Ending::InTransaction,
+        };
+        self.count(watch, reason);
+        self.take_effects(survey.effects, ending);
+        if watch.parameters_changed {
+            if let Some(held) = &self.held {
+                self.lexis = Lexis::of(&held.lease.reported);
+            }
+        }
+        if watch.server_gone {
+            self.held = None;
+        } else {
+            self.release_if_free();
+        }
+    }
+
+    fn take_effects(&mut self, effects: Effects, ending: Ending) {
+        let Some(held) = &mut self.held else { return };
+        if effects.is_empty() {
+            return;
+        }
+        let before = self.pins;
+        self.pins = before.after(effects, ending);
+        for pin in self.pins.iter().filter(|pin| !before.contains(*pin)) {
+            self.worker.shared.metrics.pins(pin.as_str()).inc();
+            tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
+        }
+        held.lease.tainted |= effects.intersects(Effects::LASTING);
+        if effects.intersects(Effects::CLEAR_ALL) && ending == Ending::Done {
+            held.lease.tainted = false;
+        }
+        if ending != Ending::Failed {
+            if effects.intersects(Effects::CLEAR_SET.union(Effects::CLEAR_ALL)) {
+                held.lease.parameters_were_reset();
+            }
+            if effects.intersects(Effects::CLEAR_PREPARE.union(Effects::CLEAR_ALL)) {
+                held.lease.prepared.clear();
+                self.statements.clear();
+            }
+            if effects.intersects(Effects::DDL) {
+                self.facts.request_refresh();
+            }
+        }
+    }
+
+    fn count(&mut self, watch: &Watch, reason: Reason) {
+        let Some(held) = &self.held else { return };
+        let view = self.cluster.topology.view();
+        let metrics = view.nodes[held.node.index()].load.metrics();
+        self.cluster.count_routed(held.node, reason);
+        metrics.received_bytes.inc_by(watch.received_bytes);
+        self.worker.shared.metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        if let Some(sqlstate) = watch.error {
+            self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
+        }
+    }
+
+    /// Lets the server go unless something keeps the session with it.
+    pub(super) fn release_if_free(&mut self) {
+        let Some(held) = &self.held else { return };
+        let kept = held.lease.status != TransactionStatus::Idle
+            || self.pipeline_open
+            || !self.pins.is_empty()
+            || self.mode == PoolMode::Session;
+        if kept {
+            self.registration.slot.is_done();
+        } else if let Some(held) = self.held.take() {
+            self.give_back(held, false);
+        }
+    }
+
+    /// Gives a server back to its pool, cleaned if need be, or closes it.
+    pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
+        let cancelled = self.registration.slot.is_done();
+        let server = &mut *held.lease;
+        self.worker.server_buffers.take_back(&mut server.input);
+        if gone || !server.input.is_empty() {
+            return held.lease.close(Close::Lost);
+        }
+        if cancelled {
+            return held.lease.close(Close::Cancelled);
+        }
+        if server.tainted || server.status != TransactionStatus::Idle {
+            tokio::task::spawn_local(async move {
+                match held.lease.clean().await {
+                    Ok(()) => held.lease.release(std::time::Instant::now()),
+                    Err(error) => {
+                        tracing::debug!(%error, "a server could not be cleaned and is closed");
+                        held.lease.close(Close::Unclean);
+                    }
+                }
+            });
+        } else {
+            held.lease.release(self.worker.now());
+        }
+    }
+
+    /// The session ends: its server goes back if nothing is under way on it.
+    pub(super) fn give_back_held(&mut self) {
+        if let Some(held) = self.held.take() {
+            let busy = !self.ledger.is_settled() || self.pipeline_open;
+            self.give_back(held, busy);
+        }
+    }
+
+    /// The client is gone in the middle of an exchange: the server is told to stop, and closed.
+    pub(super) fn abandon_held(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.registration.slot.is_done();
+        let target = Arc::clone(held.lease.cancel_target());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = target.send().await {
+                tracing::debug!(%error, "a statement without a client could not be cancelled");
+            }
+            held.lease.close(Close::Abandoned);
+        });
+    }
+
+    /// The server went away, and what it did with the batch is unknown.
+    pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
+        if let Some(held) = self.held.take() {
+            self.cluster.topology.report_failure(held.node);
+            held.lease.close(Close::Lost);
+        }
+        self.registration.slot.is_done();
+        match &watch.error {
+            Some(_) => Ended::ByServer,
+            None => Ended::Farewell(error),
+        }
+    }
+}
+
+impl Lexis {
+    pub(super) fn of(reported: &Reported) -> Self {
+        let off = reported.get("standard_conforming_strings") == Some(b"off");
+        let encoding = reported.get("client_encoding").unwrap_or(b"UTF8");
+        let unsafe_encodings: [&[u8]; 8] =
+            [b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"GB18030", b"JOHAB", b"MULE_INTERNAL"];
+        Self { standard_conforming_strings: !off, safe_encoding: !unsafe_encodings.contains(&encoding) }
+    }
+}

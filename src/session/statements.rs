@@ -1,0 +1,78 @@
+//! The prepared statements of one client: its names, and the shared statements behind them.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::backend::prepared::Statement;
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::wire::frontend::Parse;
+
+/// Puts a name back to what it meant before a message that failed.
+#[derive(Debug)]
+pub struct Undo {
+    name: Box<[u8]>,
+    before: Option<Arc<Statement>>,
+}
+
+#[derive(Debug)]
+pub struct ClientStatements {
+    limit: usize,
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// The unnamed statement, as last parsed: its Parse message's body. Empty: there is none.
+    unnamed: Vec<u8>,
+}
+
+impl ClientStatements {
+    pub fn new(limit: usize) -> Self {
+        Self { limit, named: HashMap::new(), unnamed: Vec::new() }
+    }
+
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.named.get(name)
+    }
+
+    /// # Errors
+    /// The client has `max_client_statements` already.
+    pub fn define(&mut self, name: &[u8], statement: Arc<Statement>) -> Result<Undo> {
+        if self.named.len() >= self.limit && !self.named.contains_key(name) {
+            let message = format!("too many prepared statements: limits.max_client_statements is {}", self.limit);
+            return Err(Error::new(Fault::Limit, sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
+                .hint("Close statements that are no longer needed, or raise the limit."));
+        }
+        Ok(Undo { name: name.into(), before: self.named.insert(name.into(), statement) })
+    }
+
+    /// `None`: there was no such statement.
+    pub fn close(&mut self, name: &[u8]) -> Option<Undo> {
+        let before = self.named.remove(name)?;
+        Some(Undo { name: name.into(), before: Some(before) })
+    }
+
+    pub fn undo(&mut self, undo: Undo) {
+        match undo.before {
+            Some(statement) => self.named.insert(undo.name, statement),
+            None => self.named.remove(&undo.name),
+        };
+    }
+
+    /// DEALLOCATE ALL and DISCARD ALL.
+    pub fn clear(&mut self) {
+        self.named.clear();
+        self.forget_unnamed();
+    }
+
+    /// Remembers the unnamed statement, so that a later batch can bind it on whichever server it gets.
+    pub fn set_unnamed(&mut self, parse_body: &[u8]) {
+        self.unnamed.clear();
+        self.unnamed.extend_from_slice(parse_body);
+    }
+
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed.clear();
+    }
+
+    pub fn unnamed(&self) -> Option<Parse<'_>> {
+        Parse::read(&self.unnamed).ok()
+    }
+}

@@ -1,0 +1,221 @@
+//! Turns a client's messages into what its server must get: names of prepared statements become the server's, what the
+//! server lacks is prepared first, and the ledger learns which answers will come.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::ledger::{Ledger, Owed};
+use super::outbound::Outbound;
+use super::statements::ClientStatements;
+use crate::backend::prepared::{Prepared, Statement, Statements};
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
+use crate::wire::frame::{HEADER_BYTES, take_cstr};
+use crate::wire::frontend::{Bind, Parse, Target, tag};
+
+/// The parts of a session and its server that translation touches.
+#[derive(Debug)]
+pub struct Translator<'a> {
+    pub interner: &'a Statements,
+    pub statements: &'a mut ClientStatements,
+    pub prepared: &'a mut Prepared,
+    /// The server holds the client's unnamed statement.
+    pub unnamed_here: &'a mut bool,
+    /// The server got a statement under a client's own name: it must be cleaned before it is lent again.
+    pub tainted: &'a mut bool,
+    pub ledger: &'a mut Ledger,
+    pub out: &'a mut Outbound,
+    pub input: &'a [u8],
+}
+
+impl Translator<'_> {
+    /// One whole frame of the input.
+    pub fn frame(&mut self, range: Range<usize>) -> Result<()> {
+        let Some((&message, rest)) = self.input.get(range.clone()).and_then(<[u8]>::split_first) else {
+            return Ok(());
+        };
+        let body = rest.get(HEADER_BYTES - 1..).unwrap_or_default();
+        match message {
+            tag::PARSE => return self.parse(range, body),
+            tag::BIND => return self.bind(range, body),
+            tag::DESCRIBE => return self.describe(range, body),
+            tag::CLOSE => return self.close(range, body),
+            tag::QUERY => {
+                self.statements.forget_unnamed();
+                *self.unnamed_here = false;
+                self.ledger.push(Owed::Query);
+            }
+            tag::FUNCTION_CALL => self.ledger.push(Owed::Query),
+            tag::EXECUTE => self.ledger.push(Owed::Execute),
+            tag::SYNC => self.ledger.push(Owed::Ready),
+            _ => {}
+        }
+        self.out.pass(range, self.input);
+        Ok(())
+    }
+
+    fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
+        let parse = Parse::read(body)?;
+        if parse.name.is_empty() {
+            self.statements.set_unnamed(body);
+            *self.unnamed_here = true;
+            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+            self.out.pass(range, self.input);
+        } else if self.statements.get(parse.name).is_some() {
+            self.parse_duplicate(range, parse.name);
+        } else {
+            let statement = self.interner.intern(&parse);
+            let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
+            if self.prepared.touch(&statement) {
+                self.ledger.push(Owed::Local { answer: PARSE_COMPLETE, undo });
+            } else {
+                self.prepare(&statement);
+                self.ledger.push(Owed::Parse { visible: true, statement: Some(statement), undo });
+            }
+        }
+        Ok(())
+    }
+
+    /// The name is in use: the server says so in its own words once it knows the name.
+    fn parse_duplicate(&mut self, range: Range<usize>, name: &[u8]) {
+        Parse { name, text: b"", types: &[0, 0] }.write(self.out.stage(self.input));
+        self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
+        self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+        self.out.pass(range, self.input);
+        *self.tainted = true;
+    }
+
+    fn bind(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
+        let bind = Bind::read(body)?;
+        match self.on_server(bind.statement) {
+            Some(statement) => {
+                Bind { statement: statement.name(), ..bind }.write(self.out.stage(self.input));
+            }
+            None => self.out.pass(range, self.input),
+        }
+        self.ledger.push(Owed::Bind);
+        Ok(())
+    }
+
+    fn describe(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
+        let statement = match Target::read(body)? {
+            Target::Statement(name) => self.on_server(name),
+            Target::Portal(_) => None,
+        };
+        match statement {
+            Some(statement) => {
+                Target::Statement(statement.name()).write(tag::DESCRIBE, self.out.stage(self.input));
+            }
+            None => self.out.pass(range, self.input),
+        }
+        self.ledger.push(Owed::Describe);
+        Ok(())
+    }
+
+    fn close(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
+        if let Target::Statement(name) = Target::read(body)? {
+            if let Some(undo) = self.statements.close(name) {
+                self.ledger.push(Owed::Local { answer: CLOSE_COMPLETE, undo: Some(undo) });
+                return Ok(());
+            }
+            if name.is_empty() {
+                self.statements.forget_unnamed();
+                *self.unnamed_here = false;
+            }
+        }
+        self.ledger.push(Owed::Close { visible: true });
+        self.out.pass(range, self.input);
+        Ok(())
+    }
+
+    /// Makes sure that the server has the statement; `None`: its name on the server is the client's.
+    fn on_server(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        if name.is_empty() {
+            self.bring_unnamed();
+            return None;
+        }
+        let statement = Arc::clone(self.statements.get(name)?);
+        if !self.prepared.touch(&statement) {
+            self.prepare(&statement);
+            let statement = Some(Arc::clone(&statement));
+            self.ledger.push(Owed::Parse { visible: false, statement, undo: None });
+        }
+        Some(statement)
+    }
+
+    fn bring_unnamed(&mut self) {
+        if let (false, Some(parse)) = (*self.unnamed_here, self.statements.unnamed()) {
+            parse.write(self.out.stage(self.input));
+            self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
+            *self.unnamed_here = true;
+        }
+    }
+
+    fn prepare(&mut self, statement: &Arc<Statement>) {
+        let staged = self.out.stage(self.input);
+        if self.prepared.add(statement, staged) {
+            self.ledger.push(Owed::Close { visible: false });
+        }
+        statement.put_parse(staged);
+    }
+
+    /// The head of a message that is too long to be held, which starts at `start`. Gives how many bytes of the input
+    /// were written anew; the rest goes as it is. `None`: the head is not here yet.
+    ///
+    /// # Errors
+    /// The message cannot be passed without holding it.
+    pub fn long_frame(&mut self, start: usize, frame_bytes: usize) -> Result<Option<usize>> {
+        let head = &self.input[start..];
+        let mut names = head.get(HEADER_BYTES..).unwrap_or_default();
+        match head.first() {
+            Some(&tag::BIND) => {
+                let (Some(portal), Some(name)) = (take_cstr(&mut names), take_cstr(&mut names)) else {
+                    return head_is_missing(head);
+                };
+                Ok(Some(self.long_bind(portal, name, frame_bytes)))
+            }
+            Some(&tag::PARSE) => match take_cstr(&mut names) {
+                None => head_is_missing(head),
+                Some(b"") => {
+                    self.statements.forget_unnamed();
+                    *self.unnamed_here = true;
+                    self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+                    Ok(Some(0))
+                }
+                Some(_) => Err(too_long("a named prepared statement's text")),
+            },
+            Some(&(tag::QUERY | tag::FUNCTION_CALL)) => {
+                self.ledger.push(Owed::Query);
+                Ok(Some(0))
+            }
+            _ => Err(too_long("a message of this type")),
+        }
+    }
+
+    fn long_bind(&mut self, portal: &[u8], name: &[u8], frame_bytes: usize) -> usize {
+        let statement = self.on_server(name);
+        self.ledger.push(Owed::Bind);
+        let Some(statement) = statement else { return 0 };
+        let length = frame_bytes - 1 - name.len() + statement.name().len();
+        let out = self.out.stage(self.input);
+        out.push(tag::BIND);
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        for text in [portal, statement.name()] {
+            out.extend_from_slice(text);
+            out.push(0);
+        }
+        HEADER_BYTES + portal.len() + 1 + name.len() + 1
+    }
+}
+
+/// Names longer than this are nobody's.
+const LONGEST_HEAD_BYTES: usize = 64 << 10;
+
+fn head_is_missing(head: &[u8]) -> Result<Option<usize>> {
+    if head.len() < LONGEST_HEAD_BYTES { Ok(None) } else { Err(too_long("a name")) }
+}
+
+fn too_long(what: &str) -> Error {
+    let message = format!("{what} is longer than limits.max_batch_size");
+    Error::new(Fault::Limit, sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint("Raise limits.max_batch_size.")
+}

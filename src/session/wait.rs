@@ -1,0 +1,110 @@
+//! Between batches: waits for the client, and hears what a server that the session keeps says by itself.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+
+use super::batch::{Collected, End};
+use super::watch::Watch;
+use super::{Ended, Session, dismissed};
+use crate::error::Error;
+
+/// A batch has come: the first `bytes` of the client's input.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub bytes: usize,
+    pub end: End,
+}
+
+impl Session {
+    pub(super) async fn next_arrival(&mut self) -> Result<Arrival, Ended> {
+        loop {
+            self.drop_discarded();
+            match self.collector.collect(&self.client.input, &self.bounds).map_err(Ended::Farewell)? {
+                Collected::Batch { bytes, end } => return Ok(Arrival { bytes, end }),
+                Collected::Discard { bytes } => self.client.discard = bytes,
+                Collected::Terminate => return Err(Ended::ByClient),
+                Collected::More { whole_at } => {
+                    let missing = whole_at.saturating_sub(self.client.input.len());
+                    if !self.client.input.is_empty() {
+                        self.client.input.reserve(missing.min(MOST_AT_ONCE));
+                    }
+                    self.read_more().await?;
+                }
+            }
+        }
+    }
+
+    fn drop_discarded(&mut self) {
+        let here = self.client.discard.min(self.client.input.len());
+        self.client.input.advance(here);
+        self.client.discard -= here;
+    }
+
+    async fn read_more(&mut self) -> Result<(), Ended> {
+        self.worker.client_buffers.take_back(&mut self.client.input);
+        if self.held.is_none() {
+            self.seat.is_idle();
+        }
+        let read = poll_fn(|cx| self.poll_more(cx)).await;
+        self.seat.is_busy();
+        read
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let client = &mut self.client;
+        match self.worker.client_buffers.poll_fill(&mut client.stream, &mut client.input, cx) {
+            Poll::Ready(Ok(bytes)) if bytes > 0 => return Poll::Ready(Ok(())),
+            Poll::Ready(_) => return Poll::Ready(Err(Ended::ByClient)),
+            Poll::Pending => {}
+        }
+        if self.held.is_some() {
+            return self.poll_held(cx);
+        }
+        match self.seat.must_leave() {
+            Some(leave) if self.client.input.is_empty() => Poll::Ready(Err(Ended::Farewell(dismissed(leave)))),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Passes notifications, notices and parameter changes on; ready only when the session cannot go on.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        loop {
+            ready!(self.poll_show(cx)).map_err(|_| Ended::ByClient)?;
+            let Some(held) = &mut self.held else { return Poll::Pending };
+            let server = &mut *held.lease;
+            let filled = ready!(self.worker.server_buffers.poll_fill(&mut server.stream, &mut server.input, cx));
+            if !matches!(filled, Ok(bytes) if bytes > 0) {
+                self.held = None;
+                return Poll::Ready(Err(Ended::Farewell(Error::node("the server closed the session's connection"))));
+            }
+            let mut watch = Watch::default();
+            let mut observer = watch.observe(&mut server.reported, &mut server.status);
+            let walked = self.relay.walk(&server.input, &mut self.ledger, &mut observer);
+            drop(observer);
+            if watch.server_gone || walked.is_err() {
+                return self.poll_last_words(cx);
+            }
+        }
+    }
+
+    /// The server has ended the session: the client reads why, if there is still time for it.
+    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let _ = self.poll_show(cx);
+        self.held = None;
+        Poll::Ready(Err(Ended::ByServer))
+    }
+
+    fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(held) = &mut self.held else { return Poll::Ready(Ok(())) };
+        let input = &mut held.lease.input;
+        let shown = self.relay.poll_show(&mut self.client.stream, input, cx);
+        self.worker.server_buffers.take_back(input);
+        shown
+    }
+}
+
+/// Memory is taken for what has come, not for what a message announces.
+const MOST_AT_ONCE: usize = 64 << 10;

@@ -1,0 +1,175 @@
+//! What a text leaves behind in the session.
+
+use std::fmt;
+use std::ops::BitOr;
+
+/// What a text does to the session beyond its result: a set of bits.
+///
+/// The set is a union over the text's statements, without their order: see [`Effects::settle`].
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Effects(u32);
+
+impl Effects {
+    pub const NONE: Self = Self(0);
+    /// SET, RESET x, `set_config(…, false)`, SET ROLE, `setseed` …: session parameters differ from the login's.
+    pub const SET: Self = Self(1 << 0);
+    /// SQL PREPARE.
+    pub const PREPARE: Self = Self(1 << 1);
+    pub const LISTEN: Self = Self(1 << 2);
+    /// A temporary relation may have been created, or is mentioned (`pg_temp`).
+    pub const TEMP: Self = Self(1 << 3);
+    /// DECLARE … WITH HOLD.
+    pub const HOLD_CURSOR: Self = Self(1 << 4);
+    /// `pg_advisory_lock` and friends that last beyond the transaction.
+    pub const ADVISORY_LOCK: Self = Self(1 << 5);
+    /// What only DISCARD ALL or the server's end undoes: LOAD, the role (RESET ALL leaves it), the random seed,
+    /// dblink connections, a replication origin.
+    pub const SESSION: Self = Self(1 << 6);
+    /// RESET ALL.
+    pub const CLEAR_SET: Self = Self(1 << 8);
+    /// DEALLOCATE ALL.
+    pub const CLEAR_PREPARE: Self = Self(1 << 9);
+    /// UNLISTEN *.
+    pub const CLEAR_LISTEN: Self = Self(1 << 10);
+    /// DISCARD TEMP.
+    pub const CLEAR_TEMP: Self = Self(1 << 11);
+    /// CLOSE ALL.
+    pub const CLEAR_HOLD_CURSOR: Self = Self(1 << 12);
+    /// `pg_advisory_unlock_all()`.
+    pub const CLEAR_ADVISORY_LOCK: Self = Self(1 << 13);
+    /// DISCARD ALL.
+    pub const CLEAR_ALL: Self = Self(1 << 14);
+    /// DDL: catalog facts may be out of date afterwards.
+    pub const DDL: Self = Self(1 << 16);
+
+    /// All that ties a session to its server.
+    pub const LASTING: Self = Self(0x7f);
+
+    const NAMES: [(Self, &'static str); 15] = [
+        (Self::SET, "set"),
+        (Self::PREPARE, "prepare"),
+        (Self::LISTEN, "listen"),
+        (Self::TEMP, "temp"),
+        (Self::HOLD_CURSOR, "hold_cursor"),
+        (Self::ADVISORY_LOCK, "advisory_lock"),
+        (Self::SESSION, "session"),
+        (Self::CLEAR_SET, "clear_set"),
+        (Self::CLEAR_PREPARE, "clear_prepare"),
+        (Self::CLEAR_LISTEN, "clear_listen"),
+        (Self::CLEAR_TEMP, "clear_temp"),
+        (Self::CLEAR_HOLD_CURSOR, "clear_hold_cursor"),
+        (Self::CLEAR_ADVISORY_LOCK, "clear_advisory_lock"),
+        (Self::CLEAR_ALL, "clear_all"),
+        (Self::DDL, "ddl"),
+    ];
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// All bits of `other` are here.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Some bit of `other` is here.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The session's lasting effects after a text with these effects, when `before` were there.
+    ///
+    /// A text that failed half-way may have set, but is not believed to have cleared. A text that both sets and
+    /// clears the same thing leaves it set, for the union has lost the order.
+    #[must_use]
+    pub fn settle(self, before: Self, completed: bool) -> Self {
+        let cleared = match completed {
+            false => Self::NONE,
+            true if self.contains(Self::CLEAR_ALL) => Self::LASTING,
+            // A CLEAR bit stands eight bits above the bit that it clears.
+            true => Self(self.0 >> 8 & Self::LASTING.0),
+        };
+        before.without(cleared).union(self).intersection(Self::LASTING)
+    }
+
+    /// The names of the bits, as printed and logged.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.into_iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, name)| name)
+    }
+}
+
+impl BitOr for Effects {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
+    }
+}
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `set, temp`, or `none`.
+impl fmt::Display for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (n, name) in self.names().enumerate() {
+            let separator = if n == 0 { "" } else { ", " };
+            write!(f, "{separator}{name}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Effects as E;
+
+    #[test]
+    fn effects_settle_on_the_safe_side() {
+        for (effects, before, completed, after) in [
+            (E::SET, E::NONE, true, E::SET),
+            (E::SET, E::NONE, false, E::SET),
+            (E::CLEAR_SET, E::SET | E::TEMP, true, E::TEMP),
+            (E::CLEAR_SET, E::SET, false, E::SET),
+            (E::CLEAR_SET | E::SET, E::NONE, true, E::SET),
+            (E::CLEAR_SET, E::SET | E::SESSION, true, E::SESSION),
+            (E::CLEAR_PREPARE, E::PREPARE, true, E::NONE),
+            (E::CLEAR_LISTEN, E::LISTEN, true, E::NONE),
+            (E::CLEAR_TEMP, E::TEMP, true, E::NONE),
+            (E::CLEAR_HOLD_CURSOR, E::HOLD_CURSOR, true, E::NONE),
+            (E::CLEAR_ADVISORY_LOCK, E::ADVISORY_LOCK, true, E::NONE),
+            (E::CLEAR_ALL, E::LASTING, true, E::NONE),
+            (E::CLEAR_ALL, E::LASTING, false, E::LASTING),
+            (E::DDL, E::NONE, true, E::NONE),
+        ] {
+            assert_eq!(effects.settle(before, completed), after, "{effects} after {before}");
+        }
+    }
+
+    #[test]
+    fn effects_print_their_names() {
+        assert_eq!(E::NONE.to_string(), "none");
+        assert_eq!(format!("{:?}", E::SET | E::CLEAR_ALL | E::DDL), "set, clear_all, ddl");
+    }
+}

@@ -1,0 +1,142 @@
+//! The catalog queries whose rows [`FactsBuilder`](super::FactsBuilder) takes.
+//!
+//! `pg_depend` records nothing about built-in functions (they are pinned), so the stored trees are searched for the
+//! oids of functions. The volatility is the user's label: a function declared STABLE that writes gets past this.
+
+/// Functions callable from SQL, one row per schema and name: `schema text, name text, volatility text, field_style
+/// bool`. The worst volatility over the overloads, the support functions of an aggregate, and the defaults of
+/// arguments.
+pub const FUNCTIONS: &str = r"
+WITH support AS (
+  SELECT a.aggfnoid::oid AS fn, max(f.provolatile::text) AS volatility
+  FROM pg_catalog.pg_aggregate a
+  CROSS JOIN LATERAL unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
+                                  a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) part(fn)
+  JOIN pg_catalog.pg_proc f ON f.oid = part.fn
+  GROUP BY 1),
+defaults AS (
+  SELECT p.oid AS fn, max(f.provolatile::text) AS volatility
+  FROM pg_catalog.pg_proc p
+  CROSS JOIN LATERAL regexp_matches(p.proargdefaults::text,
+                                    ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') called(fn)
+  JOIN pg_catalog.pg_proc f ON f.oid = called.fn[1]::oid
+  WHERE p.proargdefaults IS NOT NULL
+  GROUP BY 1)
+SELECT n.nspname::text, p.proname::text,
+       max(greatest(p.provolatile::text, support.volatility, defaults.volatility)),
+       coalesce(bool_or(p.pronargs = 1 AND t.typtype IN ('c', 'p')), false)
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+LEFT JOIN support ON support.fn = p.oid
+LEFT JOIN defaults ON defaults.fn = p.oid
+LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+WHERE p.prorettype <> ALL (ARRAY['trigger', 'event_trigger', 'internal', 'language_handler', 'fdw_handler',
+                                 'index_am_handler', 'table_am_handler', 'tsm_handler']::regtype[])
+  AND p.proname !~ '^binary_upgrade_'
+GROUP BY 1, 2";
+
+/// Operators whose function is volatile: `name text`.
+pub const OPERATORS: &str = "
+SELECT DISTINCT o.oprname::text
+FROM pg_catalog.pg_operator o
+JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+WHERE p.provolatile = 'v'";
+
+/// Types that a volatile function casts from or to, reads, writes or checks: `schema text, name text`.
+pub const TYPES: &str = r"
+WITH harmful(oid) AS (
+  SELECT unnest(ARRAY[c.castsource, c.casttarget])
+  FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_proc p ON p.oid = c.castfunc
+  WHERE p.provolatile = 'v'
+  UNION SELECT t.oid
+  FROM pg_catalog.pg_type t
+  JOIN pg_catalog.pg_proc p ON p.oid IN (t.typinput, t.typoutput, t.typreceive, t.typsend)
+  WHERE p.provolatile = 'v' AND t.typtype <> 'p'
+  UNION SELECT k.contypid
+  FROM pg_catalog.pg_constraint k
+  CROSS JOIN LATERAL regexp_matches(k.conbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') called(fn)
+  JOIN pg_catalog.pg_proc p ON p.oid = called.fn[1]::oid
+  WHERE k.contypid <> 0 AND p.provolatile = 'v')
+SELECT n.nspname::text, t.typname::text
+FROM harmful
+JOIN pg_catalog.pg_type t USING (oid)
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";
+
+/// Relations that a standby cannot give, or gives with another meaning, through views, inheritance, partitions and
+/// row-security policies: `schema text, name text, why text`.
+///
+/// `$1 name[]` is [`CatalogFacts::harmless_functions`](super::CatalogFacts::harmless_functions).
+pub const RELATIONS: &str = r"
+WITH RECURSIVE
+harmful AS MATERIALIZED (
+  SELECT p.oid, CASE p.provolatile WHEN 'v' THEN 'volatile' ELSE 'nodelocal' END AS kind
+  FROM pg_catalog.pg_proc p
+  WHERE (p.provolatile = 'v'
+         AND NOT (p.proname = ANY ($1)
+                  AND (p.pronamespace = 'pg_catalog'::regnamespace
+                       OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid
+                                    AND d.deptype = 'e'))))
+     OR (p.pronamespace = 'pg_catalog'::regnamespace AND p.provolatile = 's'
+         AND p.proname ~ ('^(pg_stat_get_|pg_get_replication_slots|pg_cursor$|pg_prepared_statement$|'
+                          'pg_show_all_settings|pg_listening_channels|inet_|pg_backend_pid|pg_postmaster_start|'
+                          'pg_conf_load|pg_(current_(xact|snapshot))|txid_current|pg_config$|pg_available_ext|'
+                          'pg_timezone)'))),
+tree(rel, expr) AS MATERIALIZED (
+  SELECT r.ev_class, r.ev_action::text
+  FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+  WHERE r.ev_type = '1' AND c.relkind = 'v'
+  UNION ALL
+  SELECT polrelid, polqual::text FROM pg_catalog.pg_policy WHERE polqual IS NOT NULL AND polcmd IN ('r', '*')),
+base(rel, why) AS (
+  SELECT oid, CASE relkind WHEN 'f' THEN 'foreign' WHEN 'S' THEN 'sequence' ELSE 'unlogged' END
+  FROM pg_catalog.pg_class
+  WHERE relkind IN ('f', 'S') OR (relkind IN ('r', 'p', 'm') AND relpersistence = 'u')
+  UNION
+  SELECT t.rel, h.kind || ':' || p.proname
+  FROM tree t
+  CROSS JOIN LATERAL regexp_matches(t.expr, ':(?:funcid|aggfnoid|winfnoid) (\d+)', 'g') called(fn)
+  JOIN harmful h ON h.oid = called.fn[1]::oid
+  JOIN pg_catalog.pg_proc p ON p.oid = h.oid
+  UNION
+  SELECT t.rel, 'operator:' || o.oprname
+  FROM tree t
+  CROSS JOIN LATERAL regexp_matches(t.expr, ':opno (\d+)', 'g') used(op)
+  JOIN pg_catalog.pg_operator o ON o.oid = used.op[1]::oid
+  JOIN harmful h ON h.oid = o.oprcode),
+edge(child, parent) AS (
+  SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits
+  UNION
+  SELECT used.rel[1]::oid, t.rel
+  FROM tree t CROSS JOIN LATERAL regexp_matches(t.expr, ':relid (\d+)', 'g') used(rel)
+  WHERE used.rel[1] <> '0' AND used.rel[1]::oid <> t.rel),
+bad(rel, why, depth) AS (
+  SELECT rel, why, 0 FROM base
+  UNION
+  SELECT e.parent, b.why, b.depth + 1 FROM bad b JOIN edge e ON e.child = b.rel WHERE b.depth < 32)
+SELECT n.nspname::text, c.relname::text, string_agg(DISTINCT bad.why, ', ' ORDER BY bad.why)
+FROM bad
+JOIN pg_catalog.pg_class c ON c.oid = bad.rel
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relpersistence <> 't'
+GROUP BY 1, 2";
+
+/// One text that changes when an answer of the other queries may have changed: `change text`.
+///
+/// From the row versions of the catalogs; of `pg_class` only what matters, for VACUUM and TRUNCATE touch its rows too.
+pub const CHANGE: &str = r"
+SELECT concat_ws(' ',
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_proc),
+  (SELECT sum(hashint8(aggfnoid::oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_aggregate),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_operator),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_cast),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_namespace),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_policy),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_rewrite),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_type WHERE typrelid = 0),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_constraint WHERE contypid <> 0),
+  (SELECT sum(hashint8(inhrelid::bigint << 32 | inhparent::bigint)) FROM pg_catalog.pg_inherits),
+  (SELECT sum(hashint8(oid::bigint << 32 | hashtext(relname::text || relkind::text || relpersistence::text
+                                                    || relnamespace::text)))
+   FROM pg_catalog.pg_class
+   WHERE relkind IN ('f', 'S', 'v') OR relpersistence <> 'p' OR relrowsecurity OR relispartition OR relhassubclass))";

@@ -1,0 +1,200 @@
+//! What a query contains that a replica must not get: data-modifying parts, row locks, calls, and names.
+
+use super::facts::{CatalogFacts, Verdict};
+use super::keyword::Keyword as K;
+use super::lexer::Kind;
+use super::statement::{Finding, Statement};
+use super::{Class, Effects, Rule};
+
+/// Judges a statement that looks like a query: a read, unless something in it is worse.
+pub(super) fn judge(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
+    let mut finding = Finding::read(Rule::ReadsOnly);
+    for at in 0..statement.tokens.len() {
+        clause(statement, at, &mut finding);
+        if is_call(statement, at) {
+            call(statement, at, facts, &mut finding);
+        }
+        names(statement, at, facts, &mut finding);
+        attribute(statement, at, facts, &mut finding);
+    }
+    finding
+}
+
+/// Judges a statement that is planned but not run: planning opens relations, but calls nothing volatile.
+pub(super) fn judge_plan(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
+    let mut finding = Finding::read(Rule::ReadsOnly);
+    for at in 0..statement.tokens.len() {
+        names(statement, at, facts, &mut finding);
+    }
+    finding
+}
+
+/// Adds what the calls of any statement do to the session.
+pub(super) fn add_effects(statement: &Statement<'_>, facts: &CatalogFacts, finding: &mut Finding) {
+    for at in 0..statement.tokens.len() {
+        if is_call(statement, at) {
+            call(statement, at, facts, finding);
+        }
+        temporary(statement, at, finding);
+    }
+}
+
+/// Keywords that make a query write: a data-modifying CTE, INTO, FOR UPDATE.
+fn clause(statement: &Statement<'_>, at: usize, finding: &mut Finding) {
+    let next = statement.keyword(at + 1);
+    let rule = match statement.keyword(at) {
+        K::Insert | K::Merge if next == K::Into => Rule::DataModifying,
+        K::Delete if next == K::From => Rule::DataModifying,
+        K::Update if next == K::Only || statement.is_name(at + 1) => Rule::DataModifying,
+        K::Into => Rule::SelectInto,
+        K::For if matches!(next, K::Update | K::Share) => Rule::RowLock,
+        K::For if next == K::No && statement.keyword(at + 2) == K::Key => Rule::RowLock,
+        K::For if next == K::Key && statement.keyword(at + 2) == K::Share => Rule::RowLock,
+        _ => return,
+    };
+    // Behind AS or a dot any keyword is a plain name.
+    let labelled = at > 0 && (statement.keyword(at - 1) == K::As || statement.is(at - 1, Kind::Dot));
+    if labelled {
+        return;
+    }
+    let name = if rule == Rule::DataModifying { statement.name(at) } else { b"" };
+    finding.worsen(Class::Write, rule, name);
+    if rule == Rule::SelectInto && matches!(next, K::Temp | K::Local | K::Global) {
+        finding.effects = finding.effects | Effects::TEMP;
+    }
+}
+
+/// A name with `(` behind it, unless it is an alias or a type.
+fn is_call(statement: &Statement<'_>, at: usize) -> bool {
+    if !statement.is(at + 1, Kind::Open) || !matches!(statement.kind(at), Some(Kind::Word | Kind::Quoted)) {
+        return false;
+    }
+    let mut first = at;
+    while first >= 2 && statement.is(first - 1, Kind::Dot) {
+        first -= 2;
+    }
+    let before = first.checked_sub(1);
+    let is_type = before.is_some_and(|before| statement.is(before, Kind::Typecast));
+    let is_alias =
+        before.is_some_and(|before| first == at && matches!(statement.keyword(before), K::As | K::With | K::Recursive));
+    !is_type && !is_alias
+}
+
+fn call(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mut Finding) {
+    let name = statement.name(at);
+    match facts.function(statement.qualifier(at), name) {
+        Some(Verdict::Harmless) => {}
+        Some(verdict) => {
+            finding.worsen(verdict.class(), verdict.rule(), name);
+            finding.effects = finding.effects | effects_of_call(statement, at);
+        }
+        None if statement.keyword(at).is_no_call() => {}
+        None if facts.is_loaded() && may_be_alias(statement, at) => {}
+        None => finding.worsen(Class::Unknown, Rule::UnknownFunction, name),
+    }
+}
+
+/// A name that no function has may be an alias with a column list: `f(1) t(a, b)`, `(VALUES (1)) t(a)`,
+/// `t1 t(a)`, `WITH ORDINALITY t(a, n)`, or a common table expression: `, x(a) AS (SELECT …)`.
+fn may_be_alias(statement: &Statement<'_>, at: usize) -> bool {
+    let Some(before) = at.checked_sub(1) else {
+        return false;
+    };
+    match statement.kind(before) {
+        Some(Kind::Close | Kind::Quoted) => true,
+        Some(Kind::Word) => matches!(statement.keyword(before), K::None | K::Ordinality),
+        Some(Kind::Comma) => is_table_expression(statement, at),
+        _ => false,
+    }
+}
+
+/// `x(a, b) AS [NOT] [MATERIALIZED] (SELECT …`; not the column definitions in `f(1) AS (a int, b text)`.
+fn is_table_expression(statement: &Statement<'_>, at: usize) -> bool {
+    let Some(close) = statement.closing(at + 1) else {
+        return false;
+    };
+    if statement.keyword(close + 1) != K::As {
+        return false;
+    }
+    let mut body = close + 2;
+    while matches!(statement.keyword(body), K::Not | K::Materialized) {
+        body += 1;
+    }
+    let verb = statement.keyword(body + 1);
+    statement.is(body, Kind::Open)
+        && (statement.is(body + 1, Kind::Open)
+            || matches!(verb, K::Select | K::Values | K::Table | K::With | K::Insert | K::Update | K::Delete))
+}
+
+/// What calling a function that is not harmless leaves in the session.
+pub(super) fn effects_of_call(statement: &Statement<'_>, at: usize) -> Effects {
+    match statement.name(at) {
+        b"set_config" if is_local_setting(statement, at) => Effects::NONE,
+        b"set_config" | b"set_limit" => Effects::SET,
+        b"setseed" => Effects::SET | Effects::SESSION,
+        b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {
+            Effects::ADVISORY_LOCK
+        }
+        b"pg_advisory_unlock_all" => Effects::CLEAR_ADVISORY_LOCK,
+        b"pg_replication_origin_session_setup" => Effects::SESSION,
+        name if name.starts_with(b"dblink_connect") => Effects::SESSION,
+        _ => Effects::NONE,
+    }
+}
+
+/// `set_config(name, value, true)` with the keyword, at most as a cast could not make it anything else.
+fn is_local_setting(statement: &Statement<'_>, at: usize) -> bool {
+    let Some(close) = statement.closing(at + 1) else {
+        return false;
+    };
+    let mut depth = 0_usize;
+    let mut commas = 0_usize;
+    for at in at + 2..close {
+        match statement.kind(at) {
+            Some(Kind::Open | Kind::OpenBracket) => depth += 1,
+            Some(Kind::Close | Kind::CloseBracket) => depth = depth.saturating_sub(1),
+            Some(Kind::Comma) if depth == 0 => commas += 1,
+            _ => {}
+        }
+    }
+    commas == 2 && statement.keyword(close - 1) == K::True && statement.is(close - 2, Kind::Comma)
+}
+
+/// Relations, types and operators by their names.
+fn names(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mut Finding) {
+    match statement.kind(at) {
+        Some(Kind::Word) if statement.keyword(at).is_reserved() => {}
+        Some(Kind::Word | Kind::Quoted) => {
+            let name = statement.name(at);
+            if let Some(verdict) = facts.mention(statement.qualifier(at), name) {
+                finding.worsen(verdict.class(), verdict.rule(), name);
+            }
+            temporary(statement, at, finding);
+        }
+        Some(Kind::Encoded) => finding.worsen(Class::Unknown, Rule::EncodedName, b""),
+        Some(Kind::Operator) if facts.is_volatile_operator(statement.name(at)) => {
+            finding.worsen(Class::Unknown, Rule::Operator, statement.name(at));
+        }
+        _ => {}
+    }
+}
+
+/// `pg_temp.x`, `pg_temp_3.x`
+fn temporary(statement: &Statement<'_>, at: usize, finding: &mut Finding) {
+    let name = statement.name(at);
+    if name.starts_with(b"pg_temp") && statement.is(at + 1, Kind::Dot) {
+        finding.worsen(Class::Write, Rule::TempRelation, name);
+        finding.effects = finding.effects | Effects::TEMP;
+    }
+}
+
+/// `relation.function`, which calls `function(relation)`.
+fn attribute(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mut Finding) {
+    let is_attribute = at > 0
+        && statement.is(at - 1, Kind::Dot)
+        && matches!(statement.kind(at), Some(Kind::Word | Kind::Quoted))
+        && !statement.is(at + 1, Kind::Open);
+    if is_attribute && let Some(verdict) = facts.attribute(statement.name(at)) {
+        finding.worsen(verdict.class(), verdict.rule(), statement.name(at));
+    }
+}

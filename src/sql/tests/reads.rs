@@ -1,0 +1,144 @@
+use super::*;
+
+#[test]
+fn everyday_reads_are_reads() {
+    let missed: Vec<_> = everyday_reads()
+        .map(|text| (text, classify(text)))
+        .filter(|(_, answer)| answer.class != Class::Read || !answer.effects.is_empty())
+        .map(|(text, answer)| format!("{}: {text}", answer.why))
+        .collect();
+    assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
+}
+
+#[test]
+fn simple_reads_are_reads_before_the_catalog_is_loaded() {
+    let facts = CatalogFacts::unloaded();
+    for (text, class) in [
+        ("SELECT 1", Class::Read),
+        ("SELECT * FROM users WHERE id = $1", Class::Read),
+        ("SELECT random(), clock_timestamp()", Class::Read),
+        ("WITH x(a) AS (SELECT 1) SELECT coalesce(a, 2) FROM x", Class::Read),
+        ("SELECT * FROM pg_class, pg_stats", Class::Read),
+        ("SELECT count(*) FROM users", Class::Unknown),
+        ("SELECT my_function()", Class::Unknown),
+        ("SELECT gen_salt('md5')", Class::Read),
+        ("SELECT * FROM t, f(1) t(a)", Class::Unknown),
+        ("SELECT nextval('s')", Class::Write),
+        ("SELECT pg_advisory_lock(1)", Class::Write),
+        ("SELECT pg_try_advisory_xact_lock(1)", Class::Write),
+        ("SELECT pg_create_physical_replication_slot('s')", Class::Write),
+        ("SELECT * FROM pg_stat_activity", Class::Write),
+        ("SELECT * FROM pg_catalog.pg_locks", Class::Write),
+        ("SELECT * FROM mine.pg_locks", Class::Read),
+    ] {
+        assert_eq!(classify_with(&facts, text).class, class, "{text}");
+    }
+}
+
+#[test]
+fn a_transaction_in_one_text_is_as_bad_as_its_worst_statement() {
+    for (text, class) in [
+        ("BEGIN READ ONLY; SELECT 1; COMMIT", Class::Read),
+        ("BEGIN READ ONLY; SET LOCAL statement_timeout = 5; SELECT 1; COMMIT;", Class::Read),
+        ("BEGIN; SELECT 1; COMMIT", Class::Write),
+        ("SELECT 1; SELECT 2", Class::Read),
+        ("SELECT 1; COMMIT", Class::Read),
+        (";;SELECT 1;;", Class::Read),
+        ("", Class::Read),
+        ("  -- nothing\n", Class::Read),
+        ("; ;", Class::Read),
+        ("COMMIT", Class::Read),
+        ("ROLLBACK TO SAVEPOINT a", Class::Read),
+        ("RELEASE a", Class::Read),
+        ("SET TRANSACTION READ ONLY; SELECT 1", Class::Read),
+        ("SET CONSTRAINTS ALL DEFERRED", Class::Read),
+        ("SELECT 1; INSERT INTO t VALUES (1)", Class::Write),
+        ("SELECT 1; VACUUM", Class::Write),
+    ] {
+        assert_eq!(classify(text).class, class, "{text}");
+    }
+}
+
+#[test]
+fn begin_says_what_it_begins() {
+    let begin = |read_only, serializable| Some(Begin { read_only, serializable });
+    for (text, begins, class) in [
+        ("BEGIN", begin(false, false), Class::Write),
+        ("begin work;", begin(false, false), Class::Write),
+        ("START TRANSACTION", begin(false, false), Class::Write),
+        ("BEGIN READ ONLY", begin(true, false), Class::Read),
+        ("BEGIN TRANSACTION READ ONLY", begin(true, false), Class::Read),
+        ("START TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ;", begin(true, false), Class::Read),
+        ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE", begin(true, false), Class::Read),
+        ("BEGIN ISOLATION LEVEL READ UNCOMMITTED, READ ONLY", begin(true, false), Class::Read),
+        ("BEGIN READ ONLY DEFERRABLE", begin(true, false), Class::Read),
+        ("BEGIN /* x */ READ -- y\n ONLY", begin(true, false), Class::Read),
+        ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE", begin(true, true), Class::Write),
+        ("BEGIN READ WRITE", begin(false, false), Class::Write),
+        ("BEGIN READ ONLY READ WRITE", begin(false, false), Class::Write),
+        ("BEGIN ISOLATION LEVEL REPEATABLE READ", begin(false, false), Class::Write),
+        ("BEGIN READ ONLY SOMETHING", begin(false, false), Class::Write),
+        ("BEGIN; SELECT 1", None, Class::Write),
+        ("BEGIN READ ONLY; SELECT 1", None, Class::Read),
+        ("COMMIT; BEGIN READ ONLY", None, Class::Read),
+    ] {
+        let answer = classify(text);
+        assert_eq!((answer.begins, answer.class), (begins, class), "{text}");
+        assert!(answer.transaction_control, "{text}");
+    }
+    assert!(!classify("SELECT 1").transaction_control);
+}
+
+#[test]
+fn hints_choose_but_never_make_a_write_a_read() {
+    let primary = Some(Hint::Primary);
+    let replica = Some(Hint::Replica);
+    for (text, hint, class) in [
+        ("/* causeway: primary */ SELECT 1", primary, Class::Read),
+        ("/*CAUSEWAY:Primary*/SELECT 1", primary, Class::Read),
+        ("  -- first\n /* app */ /* causeway : replica */ SELECT 1", replica, Class::Read),
+        ("/* causeway: replica */ SELECT volatile_fn()", replica, Class::Read),
+        ("/* causeway: replica */ SELECT no_such_fn()", replica, Class::Read),
+        ("/* causeway: replica */ SELECT * FROM view_volatile", replica, Class::Read),
+        ("/* causeway: replica */ SELECT volatile_fn(); DELETE FROM t", replica, Class::Write),
+        ("/* causeway: replica */ INSERT INTO t VALUES (1)", replica, Class::Write),
+        ("/* causeway: replica */ SELECT nextval('s')", replica, Class::Write),
+        ("/* causeway: replica */ SELECT * FROM t FOR UPDATE", replica, Class::Write),
+        ("/* causeway: replica */ SET x = 1", replica, Class::Write),
+        ("/* causeway: replica */ /* causeway: primary */ SELECT 1", primary, Class::Read),
+        ("/* causeway: primary */ /* causeway: replica */ SELECT 1", primary, Class::Read),
+        ("/* causeway: elsewhere */ SELECT 1", None, Class::Read),
+        ("/* causewayx: primary */ SELECT 1", None, Class::Read),
+        ("-- causeway: primary\nSELECT 1", None, Class::Read),
+        ("SELECT /* causeway: primary */ 1", None, Class::Read),
+        ("SELECT '/* causeway: primary */'", None, Class::Read),
+    ] {
+        let answer = classify(text);
+        assert_eq!((answer.hint, answer.class), (hint, class), "{text}");
+    }
+    assert_eq!(classify("/* causeway: replica */ SELECT volatile_fn()").why.rule, Rule::HintReplica);
+}
+
+#[test]
+fn explain_says_class_reason_and_each_statement() {
+    let lines = explain(b"SELECT 1; SELECT nextval('s'); SET a = 1", &FACTS);
+    let expected = [
+        "class:       write",
+        "why:         calls a function that writes or needs the primary: nextval",
+        "rule:        writing_function",
+        "effects:     set",
+        "hint:        none",
+    ];
+    assert_eq!(lines[..5], expected);
+    assert!(lines[5].starts_with("fingerprint: ") && lines[5].len() == 29, "{}", lines[5]);
+    assert_eq!(
+        lines[6..],
+        [
+            "statement 1: SELECT: read, reads only, effects none",
+            "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects none",
+            "statement 3: SET: write, changes or uses the session's state: set, effects set",
+        ]
+    );
+    assert_eq!(explain(b"SELECT 1", &FACTS).len(), 6);
+    assert_eq!(explain(b"SELECT 'x", &FACTS)[2], "rule:        malformed");
+}

@@ -1,0 +1,308 @@
+//! From what probes found to the view: who is the primary, who may serve reads. No I/O, and time is passed in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::load::NodeLoad;
+use super::samples::PrimarySamples;
+use super::view::{Alarm, Epoch, Ineligible, NodeView, View};
+use crate::types::{Lsn, NodeId, Position, Role};
+
+/// What one probe of a node found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    /// When the question was sent: what it says is true of a later instant.
+    pub(super) sent_at: Instant,
+    pub(super) system: u64,
+    pub(super) timeline: u32,
+    /// As `server_version_num`.
+    pub(super) version: u32,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// `insert` is normalised.
+    Primary {
+        insert: Lsn,
+        flush: Lsn,
+    },
+    Replica {
+        replay: Lsn,
+        paused: bool,
+    },
+}
+
+impl Sample {
+    fn role(&self) -> Role {
+        match self.state {
+            State::Primary { .. } => Role::Primary,
+            State::Replica { .. } => Role::Replica,
+        }
+    }
+
+    fn position(&self) -> Position {
+        let lsn = match self.state {
+            State::Primary { insert, .. } => insert,
+            State::Replica { replay, .. } => replay,
+        };
+        Position { system: self.system, timeline: self.timeline, lsn }
+    }
+}
+
+/// When a node may serve.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_lag: Duration,
+    pub(super) max_lag_bytes: u64,
+    /// Good probes in a row before a node that was down serves reads again.
+    pub(super) rise: u32,
+    /// A node whose last good probe was sent longer ago than this counts as unreachable.
+    pub(super) max_sample_age: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    NotProbed,
+    /// Probes sent before this instant prove nothing about now.
+    Down {
+        since: Instant,
+    },
+    Returning {
+        good_probes: u32,
+    },
+    Up,
+}
+
+#[derive(Debug)]
+struct Node {
+    name: Arc<str>,
+    load: Arc<NodeLoad>,
+    health: Health,
+    /// The last good probe.
+    sample: Option<Sample>,
+    /// Hysteresis: a node that left because of lag returns only when it is well within the limits.
+    within_lag: bool,
+}
+
+impl Node {
+    /// The last sample, if it still says something about now.
+    fn current(&self, now: Instant, limits: &Limits) -> Option<&Sample> {
+        let answers = matches!(self.health, Health::Up | Health::Returning { .. });
+        self.sample
+            .as_ref()
+            .filter(|sample| answers && now.saturating_duration_since(sample.sent_at) <= limits.max_sample_age)
+    }
+}
+
+/// Everything known about the nodes of a cluster.
+#[derive(Debug)]
+pub(super) struct Tracker {
+    nodes: Vec<Node>,
+    limits: Limits,
+    epoch: Option<Epoch>,
+    /// Of the primary of `epoch`.
+    samples: PrimarySamples,
+}
+
+impl Tracker {
+    pub(super) fn new(nodes: impl IntoIterator<Item = (Arc<str>, Arc<NodeLoad>)>, limits: Limits) -> Self {
+        let nodes = nodes
+            .into_iter()
+            .map(|(name, load)| Node { name, load, health: Health::NotProbed, sample: None, within_lag: true })
+            .collect();
+        Self { nodes, limits, epoch: None, samples: PrimarySamples::default() }
+    }
+
+    /// A probe answered.
+    pub(super) fn record(&mut self, id: NodeId, mut sample: Sample) {
+        let rise = self.limits.rise;
+        let Some(node) = self.nodes.get_mut(id.index()) else { return };
+        let good_probes = match node.health {
+            Health::Down { since } if sample.sent_at < since => return,
+            Health::Down { .. } => 1,
+            Health::Returning { good_probes } => good_probes + 1,
+            Health::NotProbed | Health::Up => rise,
+        };
+        let unbroken = node.health == Health::Up;
+        node.health = if good_probes >= rise { Health::Up } else { Health::Returning { good_probes } };
+        // Without a WAL receiver a replica shows the timeline of its last restartpoint, which may lie before the one
+        // that it has been seen to follow.
+        if let Some(last) = node.sample.filter(|last| unbroken && last.role() == Role::Replica)
+            && sample.role() == Role::Replica
+            && sample.system == last.system
+            && sample.position().lsn >= last.position().lsn
+        {
+            sample.timeline = sample.timeline.max(last.timeline);
+        }
+        node.sample = Some(sample);
+    }
+
+    /// A probe or a session found the node dead at `at`. Says whether that is news.
+    pub(super) fn fail(&mut self, id: NodeId, at: Instant) -> bool {
+        let Some(node) = self.nodes.get_mut(id.index()) else { return false };
+        let news = !matches!(node.health, Health::Down { .. });
+        node.health = Health::Down { since: at };
+        news
+    }
+
+    /// Judges every node as of `now`. Called after every piece of news, and now and then without any.
+    pub(super) fn judge(&mut self, now: Instant) -> View {
+        let (primary, alarm) = self.elect(now);
+        if let Some(Sample { sent_at, state: State::Primary { insert, flush }, .. }) =
+            primary.and_then(|id| self.nodes.get(id.index())).and_then(|node| node.sample)
+        {
+            self.samples.push(sent_at, insert, flush);
+        }
+        let judge = Judge { now, primary, alarm, epoch: self.epoch, samples: &self.samples, limits: &self.limits };
+        let nodes = (0_u16..).zip(&mut self.nodes).map(|(index, node)| judge.view(NodeId(index), node)).collect();
+        View { nodes, primary, epoch: self.epoch, alarm }
+    }
+
+    /// The one node that may take writes. A new timeline or a first primary becomes the epoch.
+    fn elect(&mut self, now: Instant) -> (Option<NodeId>, Option<Alarm>) {
+        // At the start nobody is trusted before everybody was asked: a second primary may be among the others.
+        if self.epoch.is_none() && self.nodes.iter().any(|node| node.health == Health::NotProbed) {
+            return (None, None);
+        }
+        let Some(system) = self.epoch.map(|epoch| epoch.system).or_else(|| self.majority_system()) else {
+            return (None, None);
+        };
+        let oldest = self.epoch.map_or(0, |epoch| epoch.timeline);
+        let writable: Vec<(NodeId, u32)> = (0_u16..)
+            .zip(&self.nodes)
+            .filter_map(|(index, node)| Some((NodeId(index), node.current(now, &self.limits)?)))
+            .filter(|(_, sample)| sample.role() == Role::Primary && sample.system == system)
+            .filter(|(_, sample)| sample.timeline >= oldest)
+            .map(|(id, sample)| (id, sample.timeline))
+            .collect();
+        let Some(timeline) = writable.iter().map(|&(_, timeline)| timeline).max() else {
+            return (None, None);
+        };
+        let mut claims = writable.iter().filter(|claim| claim.1 == timeline).map(|claim| claim.0);
+        let known = self.epoch.filter(|epoch| epoch.timeline == timeline).map(|epoch| epoch.primary);
+        let first = known.or_else(|| claims.next());
+        let other = claims.find(|&id| Some(id) != first);
+        match (first, other) {
+            // Equal timelines are not equal histories, not even when the first of the two is gone by now.
+            (Some(one), Some(other)) => (None, Some(Alarm { timeline, one, other })),
+            (Some(id), None) => {
+                self.accept(Epoch { system, timeline, primary: id });
+                (Some(id), None)
+            }
+            (None, _) => (None, None),
+        }
+    }
+
+    fn accept(&mut self, epoch: Epoch) {
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            self.samples = PrimarySamples::default();
+        }
+    }
+
+    /// The system identifier of a primary that most nodes share; the first of several.
+    fn majority_system(&self) -> Option<u64> {
+        let samples = || self.nodes.iter().filter_map(|node| node.sample);
+        let votes = |system: u64| samples().filter(|sample| sample.system == system).count();
+        let mut best: Option<(u64, usize)> = None;
+        for sample in samples().filter(|sample| sample.role() == Role::Primary) {
+            let count = votes(sample.system);
+            if best.is_none_or(|(_, most)| count > most) {
+                best = Some((sample.system, count));
+            }
+        }
+        best.map(|(system, _)| system)
+    }
+}
+
+/// What one node is measured against.
+struct Judge<'a> {
+    now: Instant,
+    primary: Option<NodeId>,
+    alarm: Option<Alarm>,
+    epoch: Option<Epoch>,
+    samples: &'a PrimarySamples,
+    limits: &'a Limits,
+}
+
+impl Judge<'_> {
+    fn view(&self, id: NodeId, node: &mut Node) -> NodeView {
+        let sample = node.sample;
+        // Lag is known as long as the history is, even of a node that no longer answers.
+        let followed = sample.filter(|sample| follows(sample, self.epoch)).map(|sample| sample.position().lsn);
+        let covered_at = followed.and_then(|lsn| self.samples.covered_at(lsn));
+        let lag_bytes = followed.and_then(|lsn| self.samples.lag_bytes(lsn));
+        let age = covered_at.map(|covered_at| self.now.saturating_duration_since(covered_at));
+        let staleness = if self.primary == Some(id) { Some(Duration::ZERO) } else { age };
+        let within_lag = check_lag(lag_bytes, staleness, node.within_lag, self.limits);
+        node.within_lag = within_lag.is_ok();
+        NodeView {
+            id,
+            name: Arc::clone(&node.name),
+            role: sample.as_ref().map(Sample::role),
+            position: sample.as_ref().map(Sample::position),
+            sampled_at: sample.map(|sample| sample.sent_at),
+            lag_bytes,
+            staleness,
+            covered_at,
+            eligible: self.eligible(node, within_lag),
+            version: sample.map(|sample| sample.version),
+            replay_paused: matches!(sample, Some(Sample { state: State::Replica { paused: true, .. }, .. })),
+            load: Arc::clone(&node.load),
+        }
+    }
+
+    fn eligible(&self, node: &Node, within_lag: Result<(), Ineligible>) -> Result<(), Ineligible> {
+        let sample = match (node.health, node.current(self.now, self.limits)) {
+            (Health::NotProbed, _) => return Err(Ineligible::NotProbed),
+            (_, None) => return Err(Ineligible::Unreachable),
+            (_, Some(sample)) => sample,
+        };
+        if self.epoch.is_some() && !follows(sample, self.epoch) {
+            return Err(Ineligible::OtherHistory);
+        }
+        if sample.role() == Role::Primary {
+            return Err(Ineligible::Primary);
+        }
+        // While two nodes claim one timeline, nobody knows whose history a replica replays.
+        if self.alarm.is_some() {
+            return Err(Ineligible::OtherHistory);
+        }
+        if let Health::Returning { .. } = node.health {
+            return Err(Ineligible::Returning);
+        }
+        within_lag
+    }
+}
+
+/// Positions compare only within one history.
+fn follows(sample: &Sample, epoch: Option<Epoch>) -> bool {
+    epoch.is_some_and(|epoch| sample.system == epoch.system && sample.timeline == epoch.timeline)
+}
+
+/// A node leaves above a limit and comes back below four fifths of it, so that it does not flap.
+fn check_lag(
+    bytes: Option<u64>,
+    staleness: Option<Duration>,
+    was_within: bool,
+    limits: &Limits,
+) -> Result<(), Ineligible> {
+    let (max_lag, max_lag_bytes) = if was_within {
+        (limits.max_lag, limits.max_lag_bytes)
+    } else {
+        (limits.max_lag / 5 * 4, limits.max_lag_bytes / 5 * 4)
+    };
+    let (Some(bytes), Some(staleness)) = (bytes, staleness) else { return Err(Ineligible::LagUnknown) };
+    if bytes > max_lag_bytes {
+        Err(Ineligible::LagBytes)
+    } else if staleness > max_lag {
+        Err(Ineligible::LagTime)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "tracker_tests.rs"]
+mod tests;

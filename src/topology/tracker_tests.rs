@@ -1,0 +1,397 @@
+//! Scenes of probes and failures, and the view that must follow.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::metrics::Metrics;
+
+const SYSTEM: u64 = 7;
+const MAX_LAG_MS: u64 = 1000;
+const MAX_LAG_BYTES: u64 = 10_000;
+const MAX_SAMPLE_AGE_MS: u64 = 500;
+
+enum Event {
+    /// (node, sent at, timeline, insert position)
+    Primary(u16, u64, u32, u64),
+    /// (node, sent at, timeline, replay position)
+    Replica(u16, u64, u32, u64),
+    /// A primary of another cluster: (node, sent at, timeline)
+    Stranger(u16, u64, u32),
+    /// (node, at)
+    Fail(u16, u64),
+    /// The view at this time, as `show` writes it.
+    See(u64, &'static str),
+}
+use Event::{Fail, Primary, Replica, See, Stranger};
+
+/// `primary=a b=ok c=lag_time`: the primary, then each node that is not eligible because it is a primary, and why.
+fn show(view: &View) -> String {
+    let name = |id: NodeId| view.node(id).map_or("?", |node| &*node.name);
+    let mut text = format!("primary={}", view.primary.map_or("none", name));
+    for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
+        let why = node.eligible.err().map_or("ok", Ineligible::as_str);
+        write!(text, " {}={why}", node.name).unwrap();
+    }
+    if view.alarm.is_some() {
+        text.push_str(" ALARM");
+    }
+    text
+}
+
+fn tracker(nodes: usize) -> Tracker {
+    let metrics = Metrics::new().unwrap();
+    let nodes = ["a", "b", "c"]
+        .into_iter()
+        .take(nodes)
+        .map(|name| (Arc::from(name), Arc::new(NodeLoad::new(metrics.node("main", name)))));
+    Tracker::new(
+        nodes,
+        Limits {
+            max_lag: Duration::from_millis(MAX_LAG_MS),
+            max_lag_bytes: MAX_LAG_BYTES,
+            rise: 2,
+            max_sample_age: Duration::from_millis(MAX_SAMPLE_AGE_MS),
+        },
+    )
+}
+
+/// Plays a scene over `nodes` nodes and compares what is seen.
+#[track_caller]
+fn check(nodes: usize, scene: &[Event]) {
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let mut tracker = tracker(nodes);
+    let sample = |ms, system, timeline, state| Sample { sent_at: at(ms), system, timeline, version: 150_004, state };
+    for event in scene {
+        // As the prober does: every piece of news is judged at once.
+        let now = match *event {
+            Primary(node, ms, timeline, lsn) => {
+                let state = State::Primary { insert: Lsn(lsn), flush: Lsn(lsn) };
+                tracker.record(NodeId(node), sample(ms, SYSTEM, timeline, state));
+                ms
+            }
+            Replica(node, ms, timeline, lsn) => {
+                let state = State::Replica { replay: Lsn(lsn), paused: false };
+                tracker.record(NodeId(node), sample(ms, SYSTEM, timeline, state));
+                ms
+            }
+            Stranger(node, ms, timeline) => {
+                let state = State::Primary { insert: Lsn(1), flush: Lsn(1) };
+                tracker.record(NodeId(node), sample(ms, 666, timeline, state));
+                ms
+            }
+            Fail(node, ms) => {
+                tracker.fail(NodeId(node), at(ms));
+                ms
+            }
+            See(ms, _) => ms,
+        };
+        let view = tracker.judge(at(now));
+        if let See(ms, expected) = event {
+            assert_eq!(show(&view), *expected, "at {ms} ms");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_trusted_before_everybody_was_asked() {
+    check(
+        3,
+        &[
+            See(0, "primary=none a=not_probed b=not_probed c=not_probed"),
+            Primary(0, 1, 1, 100),
+            Replica(1, 1, 1, 100),
+            See(2, "primary=none a=primary b=lag_unknown c=not_probed"),
+            Fail(2, 3),
+            See(4, "primary=a b=ok c=unreachable"),
+        ],
+    );
+}
+
+#[test]
+fn any_node_may_be_down_at_the_start() {
+    check(
+        2,
+        &[
+            Fail(0, 0),
+            Replica(1, 0, 1, 100),
+            // Without a primary sample nothing bounds the age of the replica.
+            See(1, "primary=none a=unreachable b=lag_unknown"),
+            Primary(0, 10, 1, 100),
+            See(11, "primary=a b=ok"),
+        ],
+    );
+    check(2, &[Primary(0, 0, 1, 100), Fail(1, 1), See(1, "primary=a b=unreachable")]);
+}
+
+#[test]
+fn a_replica_leaves_above_a_limit_and_returns_well_below_it() {
+    // By bytes.
+    check(
+        2,
+        &[
+            Primary(0, 0, 1, 20_000),
+            Replica(1, 0, 1, 20_000),
+            See(0, "primary=a b=ok"),
+            Replica(1, 10, 1, 30_000),
+            Primary(0, 10, 1, 40_000),
+            See(10, "primary=a b=ok"),
+            Replica(1, 20, 1, 29_999),
+            See(20, "primary=a b=lag_bytes"),
+            Replica(1, 30, 1, 31_999),
+            See(30, "primary=a b=lag_bytes"),
+            Replica(1, 40, 1, 32_000),
+            See(40, "primary=a b=ok"),
+        ],
+    );
+    // By time: the replica stays at 100, which was the primary's position at 0 ms.
+    check(
+        2,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            See(0, "primary=a b=ok"),
+            Primary(0, 200, 1, 200),
+            Primary(0, 600, 1, 300),
+            Replica(1, 1000, 1, 150),
+            Primary(0, 1000, 1, 400),
+            See(1000, "primary=a b=ok"),
+            See(1001, "primary=a b=lag_time"),
+            Replica(1, 1010, 1, 200),
+            See(1010, "primary=a b=lag_time"),
+            Replica(1, 1020, 1, 300),
+            See(1020, "primary=a b=ok"),
+        ],
+    );
+}
+
+#[test]
+fn an_idle_primary_does_not_look_like_lag_and_a_dead_one_does() {
+    check(
+        2,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            See(0, "primary=a b=ok"),
+            Primary(0, 5000, 1, 100),
+            Replica(1, 5000, 1, 100),
+            See(5000, "primary=a b=ok"),
+            Fail(0, 5100),
+            Replica(1, 6000, 1, 100),
+            See(6000, "primary=none a=unreachable b=ok"),
+            See(6001, "primary=none a=unreachable b=lag_time"),
+        ],
+    );
+}
+
+#[test]
+fn a_failure_counts_at_once_and_reads_return_gradually() {
+    check(
+        2,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            See(0, "primary=a b=ok"),
+            Fail(1, 100),
+            See(100, "primary=a b=unreachable"),
+            // Sent before the failure, so it says nothing about what came after.
+            Replica(1, 90, 1, 100),
+            See(110, "primary=a b=unreachable"),
+            Replica(1, 120, 1, 100),
+            See(130, "primary=a b=returning"),
+            Fail(1, 140),
+            Replica(1, 150, 1, 100),
+            See(150, "primary=a b=returning"),
+            Replica(1, 160, 1, 100),
+            See(160, "primary=a b=ok"),
+            // There is only one primary, so it is back with the first good probe.
+            Fail(0, 200),
+            See(200, "primary=none a=unreachable b=ok"),
+            Primary(0, 210, 1, 100),
+            See(210, "primary=a b=ok"),
+        ],
+    );
+}
+
+#[test]
+fn a_node_whose_probes_hang_is_unreachable() {
+    check(
+        2,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            See(500, "primary=a b=ok"),
+            Replica(1, 400, 1, 100),
+            See(501, "primary=none a=unreachable b=ok"),
+        ],
+    );
+}
+
+#[test]
+fn a_promotion_moves_the_primary_and_fences_the_old_one() {
+    check(
+        3,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            Replica(2, 0, 1, 100),
+            See(0, "primary=a b=ok c=ok"),
+            Fail(0, 100),
+            Primary(1, 110, 2, 120),
+            // The other replica has not followed yet.
+            See(110, "primary=b a=unreachable c=other_history"),
+            Replica(2, 120, 2, 110),
+            Primary(1, 130, 2, 120),
+            See(130, "primary=b a=unreachable c=lag_unknown"),
+            Replica(2, 140, 2, 120),
+            See(140, "primary=b a=unreachable c=ok"),
+            // The old primary comes back as it was.
+            Primary(0, 200, 1, 5000),
+            Primary(0, 210, 1, 5000),
+            See(210, "primary=b a=other_history c=ok"),
+            // And has no chance while the new one is away either.
+            Fail(1, 220),
+            See(220, "primary=none a=other_history b=unreachable c=ok"),
+            // Rebuilt as a replica of the new one.
+            Replica(0, 300, 2, 120),
+            See(300, "primary=none a=ok b=unreachable c=ok"),
+        ],
+    );
+}
+
+#[test]
+fn two_primaries_of_one_timeline_stop_writes() {
+    // At the start.
+    check(
+        3,
+        &[
+            Primary(0, 0, 2, 100),
+            Primary(1, 0, 2, 100),
+            Replica(2, 0, 2, 100),
+            See(0, "primary=none a=primary b=primary c=other_history ALARM"),
+            Fail(1, 10),
+            See(10, "primary=a b=unreachable c=ok"),
+        ],
+    );
+    // The accepted one is gone; a stranger to its history uses the same number.
+    check(
+        2,
+        &[
+            Primary(0, 0, 2, 100),
+            Replica(1, 0, 1, 90),
+            See(0, "primary=a b=other_history"),
+            Fail(0, 10),
+            Primary(1, 20, 2, 100),
+            See(20, "primary=none a=unreachable b=primary ALARM"),
+            // Promoted once more, it is certainly the younger one.
+            Primary(1, 30, 3, 100),
+            See(30, "primary=b a=unreachable"),
+        ],
+    );
+}
+
+#[test]
+fn a_node_of_another_cluster_gets_nothing() {
+    check(
+        3,
+        &[
+            Stranger(0, 0, 9),
+            Primary(1, 0, 1, 100),
+            Replica(2, 0, 1, 100),
+            // The majority decides which cluster this is.
+            See(0, "primary=b a=other_history c=ok"),
+            Fail(1, 10),
+            See(10, "primary=none a=other_history b=unreachable c=ok"),
+        ],
+    );
+}
+
+#[test]
+fn a_replica_keeps_its_timeline_when_its_wal_receiver_stops() {
+    check(
+        2,
+        &[
+            Primary(0, 0, 2, 100),
+            Replica(1, 0, 2, 100),
+            See(0, "primary=a b=ok"),
+            Fail(0, 10),
+            // The control file still names the timeline of the last restartpoint.
+            Replica(1, 20, 1, 100),
+            See(20, "primary=none a=unreachable b=ok"),
+            // After a break it may have been rebuilt.
+            Fail(1, 30),
+            Replica(1, 40, 1, 100),
+            Replica(1, 50, 1, 100),
+            See(50, "primary=none a=unreachable b=other_history"),
+        ],
+    );
+}
+
+#[test]
+fn the_view_says_what_was_measured() {
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let mut tracker = tracker(2);
+    let sample = |ms, state| Sample { sent_at: at(ms), system: SYSTEM, timeline: 1, version: 150_004, state };
+    tracker.record(NodeId(0), sample(0, State::Primary { insert: Lsn(100), flush: Lsn(100) }));
+    tracker.record(NodeId(1), sample(5, State::Replica { replay: Lsn(150), paused: true }));
+    tracker.judge(at(10));
+    tracker.record(NodeId(0), sample(20, State::Primary { insert: Lsn(400), flush: Lsn(300) }));
+    let view = tracker.judge(at(30));
+    let replica = view.node(NodeId(1)).unwrap();
+    assert_eq!(replica.lag_bytes, Some(150), "counted from what the primary has flushed");
+    assert_eq!(replica.covered_at, Some(at(0)));
+    assert_eq!(replica.staleness, Some(Duration::from_millis(30)));
+    assert_eq!(replica.staleness_at(at(50)), Some(Duration::from_millis(50)));
+    assert_eq!(replica.position, Some(Position { system: SYSTEM, timeline: 1, lsn: Lsn(150) }));
+    assert_eq!((replica.sampled_at, replica.version, replica.replay_paused), (Some(at(5)), Some(150_004), true));
+    let primary = view.node(NodeId(0)).unwrap();
+    assert_eq!(primary.position.map(|position| position.lsn), Some(Lsn(400)));
+    assert_eq!((primary.staleness, primary.lag_bytes), (Some(Duration::ZERO), Some(0)));
+    assert_eq!(view.epoch, Some(Epoch { system: SYSTEM, timeline: 1, primary: NodeId(0) }));
+    assert!(view.serves());
+}
+
+proptest! {
+    /// Whatever comes in, in whatever order: a primary is a node that said so, on the youngest timeline accepted so
+    /// far, and an eligible node is a replica of that history within the limits.
+    #[test]
+    fn a_view_never_promises_more_than_it_knows(
+        events in prop::collection::vec((0_u16..3, 0_u8..3, 1_u32..4, 0_u64..30_000, 0_u64..2), 0..80),
+    ) {
+        let start = Instant::now();
+        let mut tracker = tracker(3);
+        let mut youngest = 0;
+        let mut now = start;
+        for (node, kind, timeline, lsn, stranger) in events {
+            now += Duration::from_millis(70);
+            let state = match kind {
+                0 => State::Primary { insert: Lsn(lsn), flush: Lsn(lsn) },
+                _ => State::Replica { replay: Lsn(lsn), paused: false },
+            };
+            let sample = Sample { sent_at: now, system: SYSTEM + stranger, timeline, version: 150_004, state };
+            if kind == 2 { tracker.fail(NodeId(node), now); } else { tracker.record(NodeId(node), sample); }
+            let view = tracker.judge(now);
+            if let Some(epoch) = view.epoch {
+                prop_assert!(epoch.timeline >= youngest, "an epoch never goes back");
+                youngest = epoch.timeline;
+            }
+            if let Some(primary) = view.primary {
+                let node = view.node(primary).unwrap();
+                prop_assert_eq!(node.role, Some(Role::Primary));
+                prop_assert_eq!(view.epoch.map(|epoch| epoch.primary), Some(primary));
+                prop_assert!(view.alarm.is_none());
+            }
+            for node in view.eligible() {
+                let (epoch, position) = (view.epoch.unwrap(), node.position.unwrap());
+                prop_assert_eq!(node.role, Some(Role::Replica));
+                prop_assert_eq!((position.system, position.timeline), (epoch.system, epoch.timeline));
+                prop_assert!(node.staleness.unwrap() <= Duration::from_millis(MAX_LAG_MS));
+                prop_assert!(node.lag_bytes.unwrap() <= MAX_LAG_BYTES);
+                prop_assert!(now.duration_since(node.sampled_at.unwrap()) <= Duration::from_millis(MAX_SAMPLE_AGE_MS));
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The view: what routing knows about the nodes of a cluster.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::load::NodeLoad;
+use crate::types::{NodeId, Position, Role};
+
+/// The immutable snapshot of all nodes of a cluster that routing reads.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// In the order of the configuration; `nodes[id.index()]`.
+    pub nodes: Box<[NodeView]>,
+    /// The one routable primary, if there is one.
+    pub primary: Option<NodeId>,
+    /// Which history counts: that of the primary accepted last. It outlives the primary.
+    pub epoch: Option<Epoch>,
+    /// Why there is no primary although a node can write.
+    pub alarm: Option<Alarm>,
+}
+
+impl View {
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.get(id.index())
+    }
+
+    /// The replicas that may serve reads.
+    pub fn eligible(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.iter().filter(|node| node.eligible.is_ok())
+    }
+
+    /// Is there a node for writes, or at least one for reads?
+    pub fn serves(&self) -> bool {
+        self.primary.is_some() || self.eligible().next().is_some()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    pub id: NodeId,
+    pub name: Arc<str>,
+    /// The role observed last; unknown before the first successful probe.
+    pub role: Option<Role>,
+    /// A primary's insert position (normalised), a replica's replay position.
+    pub position: Option<Position>,
+    /// When the probe that gave `position` was sent.
+    pub sampled_at: Option<Instant>,
+    /// Bytes that the primary had flushed and this node had not replayed.
+    pub lag_bytes: Option<u64>,
+    /// How long ago `covered_at` was when the view was made. Use [`NodeView::staleness_at`] for now.
+    pub staleness: Option<Duration>,
+    /// All that the primary showed at this instant has certainly been replayed here.
+    pub covered_at: Option<Instant>,
+    /// May it serve reads as a replica? If not, why.
+    pub eligible: Result<(), Ineligible>,
+    /// As `server_version_num`: 150004 is 15.4.
+    pub version: Option<u32>,
+    pub replay_paused: bool,
+    pub load: Arc<NodeLoad>,
+}
+
+impl NodeView {
+    /// The age of the newest primary position that this node has certainly replayed; never understated.
+    pub fn staleness_at(&self, now: Instant) -> Option<Duration> {
+        self.covered_at.map(|covered_at| now.saturating_duration_since(covered_at))
+    }
+}
+
+/// A history of a cluster: who wrote it, and on which timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    pub system: u64,
+    pub timeline: u32,
+    /// The node that was accepted as the primary of this timeline.
+    pub primary: NodeId,
+}
+
+/// Why a node gets no reads: a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ineligible {
+    NotProbed,
+    Unreachable,
+    /// It is the primary, or claims to be.
+    Primary,
+    /// Another system identifier, or another timeline than that of the primary accepted last.
+    OtherHistory,
+    LagBytes,
+    LagTime,
+    /// No primary position is known that this node has replayed, so its staleness cannot be bounded.
+    LagUnknown,
+    /// It answers again, but not yet often enough in a row.
+    Returning,
+}
+
+impl Ineligible {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotProbed => "not_probed",
+            Self::Unreachable => "unreachable",
+            Self::Primary => "primary",
+            Self::OtherHistory => "other_history",
+            Self::LagBytes => "lag_bytes",
+            Self::LagTime => "lag_time",
+            Self::LagUnknown => "lag_unknown",
+            Self::Returning => "returning",
+        }
+    }
+}
+
+/// Two nodes claim one timeline: both histories cannot be true, so writes go nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    pub timeline: u32,
+    pub one: NodeId,
+    pub other: NodeId,
+}
+
+impl Alarm {
+    /// What happened and what to do, with the nodes' names.
+    pub fn message(self, view: &View) -> String {
+        let name = |id: NodeId| view.node(id).map_or("?", |node| &*node.name);
+        let (one, other, timeline) = (name(self.one), name(self.other), self.timeline);
+        format!(
+            "nodes {one} and {other} both claim to be the primary of timeline {timeline}: writes go nowhere until \
+             {other} is stopped or follows {one}; to keep {other} instead, stop {one} and restart Causeway"
+        )
+    }
+}

@@ -1,0 +1,43 @@
+//! Tests over real nodes: one binary, one cluster that all tests share, each test in a database of its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it should be"
+)]
+
+mod cluster;
+mod demo;
+mod harness;
+mod harness_check;
+mod proxy;
+mod raw;
+mod target;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+
+use harness::{Env, Test};
+
+fn main() -> ExitCode {
+    if std::env::var_os(cluster::HOLD).is_some() {
+        return cluster::hold();
+    }
+    let arguments = Arguments::from_args();
+    let env = Arc::new(Env::default());
+    let tests: [&[Test]; 3] = [cluster::TESTS, harness_check::TESTS, demo::TESTS];
+    let trials = tests.into_iter().flatten().map(|&(name, test)| {
+        let env = Arc::clone(&env);
+        Trial::test(name, move || {
+            test(&env);
+            Ok(())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    // No thread of a test is left, so this stops the nodes.
+    drop(env);
+    conclusion.exit_code()
+}

@@ -1,0 +1,87 @@
+//! Causeway as a process, for tests: in front of a cluster, with the configuration an operator would write.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use causeway::app::demo::cluster::{LocalCluster, free_port};
+use causeway::app::demo::{Login, configuration};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::harness::{CONTROL_USER, PASSWORD, USER, wait_for};
+use crate::target::Target;
+
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Ends with the value.
+pub struct Proxy {
+    process: Child,
+    port: u16,
+    metrics_port: u16,
+    directory: TempDir,
+}
+
+impl Proxy {
+    /// Starts `causeway run` and waits until all replicas get reads; `settings` are tables that `configuration` lacks.
+    pub fn start(cluster: &LocalCluster, settings: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
+        let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
+        let control = Login { user: CONTROL_USER, password: PASSWORD.to_owned(), database: "postgres" };
+        let file = directory.path().join("causeway.toml");
+        let metrics = format!("[metrics]\naddress = \"127.0.0.1:{metrics_port}\"\n");
+        fs::write(&file, [&configuration(cluster, &app, &control, port), &metrics[..], settings].concat()).unwrap();
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_causeway"))
+            .args(["run", "--config"])
+            .arg(file)
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let proxy = Self { process, port, metrics_port, directory };
+        let replicas = cluster.replicas().len();
+        wait_for(READY_LIMIT, "all replicas get reads", || {
+            let metrics = proxy.http("/metrics");
+            let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
+            metrics.lines().filter(eligible).count() == replicas
+        });
+        proxy
+    }
+
+    pub fn target(&self, database: &str) -> Target {
+        Target::new("127.0.0.1", self.port, database)
+    }
+
+    /// The answer with its headers; empty while nobody listens.
+    pub fn http(&self, path: &str) -> String {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.metrics_port)) else { return String::new() };
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}

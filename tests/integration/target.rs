@@ -1,0 +1,91 @@
+//! Something to connect to, a node or a proxy, and the clients to do it with.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio_postgres::{Client, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::harness::{PASSWORD, USER};
+use crate::raw::RawClient;
+
+/// Debian's own, which has the distribution's psycopg2.
+const PYTHON: &str = "/usr/bin/python3";
+
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+}
+
+impl Target {
+    /// `host` is a name, an address or a socket directory.
+    pub fn new(host: &str, port: u16, database: &str) -> Self {
+        Self { host: host.to_owned(), port, database: database.to_owned() }
+    }
+
+    fn config(&self) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config.host(&self.host).port(self.port).user(USER).password(PASSWORD).dbname(&self.database);
+        config
+    }
+
+    pub async fn connect(&self) -> Client {
+        let (client, connection) = self.config().connect(NoTls).await.unwrap();
+        // Its error is also the client's, where the test sees it.
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Over TLS, and only if the certificate is `ca_pem`'s and names the host.
+    pub async fn connect_tls(&self, ca_pem: &str) -> Client {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let tls = MakeRustlsConnect::new(tls.with_root_certificates(roots).with_no_client_auth());
+        let mut config = self.config();
+        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        let (client, connection) = config.connect(tls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Logged in, and nothing read after the first ReadyForQuery.
+    pub fn raw(&self) -> RawClient {
+        let mut client = RawClient::connect(&self.host, self.port);
+        client.login(USER, PASSWORD, &self.database);
+        client
+    }
+
+    /// What psql prints for `input`, one statement or command a line; it must succeed.
+    pub fn psql(&self, input: &str) -> String {
+        let mut command = Command::new("psql");
+        command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", input]);
+        self.run(command)
+    }
+
+    /// What a Python script prints; libpq's environment leads it here.
+    pub fn python(&self, script: &str) -> String {
+        let mut command = Command::new(PYTHON);
+        command.args(["-c", script]);
+        self.run(command)
+    }
+
+    fn run(&self, mut command: Command) -> String {
+        command.env("PGHOST", &self.host).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", USER).env("PGPASSWORD", PASSWORD).env("PGDATABASE", &self.database);
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `make install-deps`"));
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+}
+
+/// The node that serves this connection now.
+pub async fn node_of(client: &Client) -> String {
+    client.query_one("SELECT current_setting('cluster_name')", &[]).await.unwrap().get(0)
+}
