@@ -1,3 +1,5 @@
+//! Texts that may not go to a replica, and their effects.
+
 use super::*;
 
 #[test]
