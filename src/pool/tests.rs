@@ -1,3 +1,5 @@
+//! Pools under random use, and what each limit does.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! What holds for every text.
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use sqlparser::ast::Statement;

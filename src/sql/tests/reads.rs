@@ -1,3 +1,5 @@
+//! Texts that may go to a replica.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Texts that may not go to a replica, with the rule and the name that decide.
+
 use super::Rule as R;
 use super::*;
 
