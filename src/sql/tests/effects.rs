@@ -1,3 +1,5 @@
+//! What texts leave behind in a session.
+
 use super::Effects as E;
 use super::*;
 
