@@ -13,7 +13,7 @@ mod plane;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -147,7 +147,7 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         users: Authenticator::new(config.auth_type, &config.users)?,
         statements: Statements::new(random),
         cancels: Arc::new(Cancels::default()),
-        clients: (0..config.workers).map(|_| Default::default()).collect(),
+        clients: (0..config.workers).map(|_| AtomicUsize::default()).collect(),
         metrics,
         config,
     }))

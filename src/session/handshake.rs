@@ -77,10 +77,10 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
 
 /// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
 async fn open(worker: &Worker, mut io: LoginIo, door: &Door) -> Option<(LoginIo, First)> {
-    if let Some(acceptor) = &door.acceptor {
-        if io.opens_with_tls().await.ok()? {
-            io = shake_hands(io, acceptor, Opening::Direct).await?;
-        }
+    if let Some(acceptor) = &door.acceptor
+        && io.opens_with_tls().await.ok()?
+    {
+        io = shake_hands(io, acceptor, Opening::Direct).await?;
     }
     loop {
         match (next_request(&mut io).await, &door.acceptor) {
@@ -192,7 +192,8 @@ fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
     if room {
         return Ok(());
     }
-    let message = format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
+    let message =
+        format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
     Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
@@ -208,15 +209,19 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
 }
 
 /// What the cluster answers to the client's parameters: from memory when a server has taken the same ones before.
-async fn greet(worker: &Worker, cluster: &Cluster, pools: &PoolSet, startup: &Startup) -> Result<(Arc<Params>, Reported)> {
-    let greeting = match pools.greeting() {
-        Some(greeting) => greeting,
-        None => {
-            let lease = any_server(worker, cluster, pools).await?;
-            let greeting = pools.learn_greeting(&lease.reported);
-            lease.release(worker.now());
-            greeting
-        }
+async fn greet(
+    worker: &Worker,
+    cluster: &Cluster,
+    pools: &PoolSet,
+    startup: &Startup,
+) -> Result<(Arc<Params>, Reported)> {
+    let greeting = if let Some(greeting) = pools.greeting() {
+        greeting
+    } else {
+        let lease = any_server(worker, cluster, pools).await?;
+        let greeting = pools.learn_greeting(&lease.reported);
+        lease.release(worker.now());
+        greeting
     };
     let mut params = Params::default();
     for (name, value) in startup.settings()? {
@@ -285,7 +290,7 @@ impl Admitted {
             bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
             mode: self.mode,
             params: self.params,
-            client: Client { stream, input, discard: 0 },
+            client: Client { stream, input, discard: 0, received_bytes: 0 },
             collector: Collector::default(),
             lexis: Lexis::of(&self.reported),
             statements: ClientStatements::new(limits.max_client_statements),
@@ -296,6 +301,7 @@ impl Admitted {
             pins: Pins::default(),
             pipeline_open: false,
             skip_to_sync: false,
+            ddl_seen: false,
             last_replica: None,
             cluster: self.cluster,
             pools: self.pools,

@@ -136,7 +136,9 @@ impl Session {
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
             ),
             Refusal::NoReplica => (
-                format!("cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"),
+                format!(
+                    "cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"
+                ),
                 "Set routing.fallback = \"primary\", or raise routing.max_lag and routing.max_lag_bytes.",
             ),
         };
@@ -150,8 +152,9 @@ impl Session {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
-        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
-            .hint("Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY."))
+        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message).hint(
+            "Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY.",
+        ))
     }
 
     async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
@@ -199,7 +202,7 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
-                self.pipeline_open = task.end == End::Flush;
+                self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
                 self.settle(&survey, &watch, reason);
                 Ok(Ok(Try::Done))
             }
@@ -224,7 +227,7 @@ impl Session {
         self.undo_failed();
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
-        let cause = watch.refused.unwrap_or(Cause::Lost);
+        let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
         if cause.is_the_statements() {

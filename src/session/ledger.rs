@@ -43,7 +43,9 @@ pub enum Verdict {
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
-    CopyIn { simple: bool },
+    CopyIn {
+        simple: bool,
+    },
     /// No server says this now.
     Violation,
 }
@@ -76,6 +78,11 @@ impl Ledger {
         self.owed.is_empty()
     }
 
+    /// True while the server ignores messages until a Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
     /// The answer that is ours to give now, if it is our turn.
     pub fn local_answer(&mut self) -> Option<&'static [u8]> {
         match self.owed.front() {
@@ -91,17 +98,15 @@ impl Ledger {
     /// Judges a frame by its tag and moves on.
     pub fn judge(&mut self, tag: u8) -> Verdict {
         match tag {
-            b'D' | b'd' | b'c' | b'V' | b't' => self.visible(),
+            b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
             b'C' | b'I' | b's' => self.executed(),
             b'1' | b'2' | b'3' => self.completed(tag),
             b'Z' => self.ready(),
             b'E' => self.error(),
-            b'A' => Verdict::Pass,
             b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden)) => Verdict::Drop,
-            b'N' | b'S' => Verdict::Pass,
+            b'A' | b'N' | b'S' => Verdict::Pass,
             b'G' => self.copy_in(),
-            b'H' | b'W' => self.visible(),
             _ => Verdict::Violation,
         }
     }
@@ -224,7 +229,9 @@ mod tests {
     /// Pushes what was sent, feeds the tags, and gives what the client sees: tags, `.` for a frame it does not see.
     fn client_sees(sent: Vec<Owed>, tags: &str) -> String {
         let mut ledger = Ledger::default();
-        sent.into_iter().for_each(|owed| ledger.push(owed));
+        for owed in sent {
+            ledger.push(owed);
+        }
         let mut seen = String::new();
         for tag in tags.bytes() {
             while let Some(answer) = ledger.local_answer() {
@@ -283,7 +290,7 @@ mod tests {
         ledger.push(Owed::Bind);
         ledger.push(Owed::Execute);
         assert_eq!(ledger.judge(b'E'), Verdict::Pass);
-        assert!(ledger.is_settled());
+        assert!(ledger.is_settled() && ledger.is_skipping());
         ledger.push(Owed::Bind);
         assert!(ledger.is_settled());
         ledger.push(Owed::Ready);

@@ -26,10 +26,12 @@ pub mod worker;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 
 use self::batch::{Bounds, Collector, End};
+use self::buffers::Buffers;
 use self::cancel::Registration;
 use self::cluster::Cluster;
 use self::lead::Task;
@@ -48,7 +50,7 @@ use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
-use crate::sql::{Classified, Context};
+use crate::sql::{self, Classified};
 use crate::topology::Facts;
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
@@ -67,6 +69,18 @@ struct Client {
     input: BytesMut,
     /// Bytes to come that mean nothing any more.
     discard: usize,
+    /// Not counted in the metrics yet.
+    received_bytes: u64,
+}
+
+impl Client {
+    /// Ready(0): the client is gone.
+    fn poll_fill(&mut self, buffers: &Buffers, cx: &mut Context<'_>) -> Poll<usize> {
+        let filled = ready!(buffers.poll_fill(&mut self.stream, &mut self.input, cx));
+        let bytes = filled.unwrap_or(0);
+        self.received_bytes += bytes as u64;
+        Poll::Ready(bytes)
+    }
 }
 
 /// A leased server, and what the session knows of it.
@@ -113,6 +127,8 @@ struct Session {
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
     skip_to_sync: bool,
+    /// The transaction under way has changed the catalog.
+    ddl_seen: bool,
     last_replica: Option<NodeId>,
 }
 
@@ -255,7 +271,7 @@ struct Classify<'a> {
 impl survey::Classify for Classify<'_> {
     fn classify(&mut self, text: &[u8]) -> Arc<Classified> {
         let loaded = self.facts.load();
-        let context = Context {
+        let context = sql::Context {
             facts: &loaded.facts,
             facts_version: loaded.version,
             standard_conforming_strings: self.lexis.standard_conforming_strings,

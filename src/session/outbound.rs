@@ -12,6 +12,7 @@ pub struct Outbound {
     staged_sent: usize,
     /// A range of the client's input.
     raw: Range<usize>,
+    sent_bytes: u64,
 }
 
 impl Outbound {
@@ -50,9 +51,7 @@ impl Outbound {
             let staged = &self.staged[self.staged_sent..];
             let raw = input.get(self.raw.clone()).unwrap_or_default();
             let sent = match (staged.is_empty(), raw.is_empty()) {
-                (false, false) => {
-                    ready!(server.poll_write_vectored(cx, &[IoSlice::new(staged), IoSlice::new(raw)]))?
-                }
+                (false, false) => ready!(server.poll_write_vectored(cx, &[IoSlice::new(staged), IoSlice::new(raw)]))?,
                 (false, true) => ready!(server.poll_write(cx, staged))?,
                 (true, _) => ready!(server.poll_write(cx, raw))?,
             };
@@ -64,7 +63,13 @@ impl Outbound {
         server.poll_flush(cx)
     }
 
+    /// Bytes that servers have got since this was asked last.
+    pub fn take_sent_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.sent_bytes)
+    }
+
     fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
         let of_staged = bytes.min(self.staged.len() - self.staged_sent);
         self.staged_sent += of_staged;
         self.raw.start += bytes - of_staged;

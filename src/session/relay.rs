@@ -63,10 +63,16 @@ impl Relay {
         self.stretch = 0..0;
         self.staged.clear();
         self.staged_sent = 0;
+        self.passing = 0;
     }
 
     /// Ready when the client's kernel has all that is for it; gives back the input's memory as far as possible.
-    pub fn poll_show(&mut self, client: &mut Stream, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_show(
+        &mut self,
+        client: &mut Stream,
+        input: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.pending_bytes() > 0 {
             let (staged, stretch) = (&self.staged[self.staged_sent..], &input[self.stretch.clone()]);
             let written = if staged.is_empty() {
@@ -129,7 +135,13 @@ impl Relay {
     }
 
     /// Judges one frame; false: the client must not see it.
-    fn frame(&mut self, header: Header, rest: &[u8], ledger: &mut Ledger, observer: &mut impl Observer) -> Result<bool> {
+    fn frame(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        ledger: &mut Ledger,
+        observer: &mut impl Observer,
+    ) -> Result<bool> {
         let body = || rest.get(HEADER_BYTES..header.frame_bytes.min(rest.len())).unwrap_or_default();
         let verdict = ledger.judge(header.tag);
         match (header.tag, verdict) {
