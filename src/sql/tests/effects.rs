@@ -1,3 +1,5 @@
+//! What texts do to the state of a session.
+
 use super::Effects as E;
 use super::*;
 
