@@ -21,6 +21,13 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     Never,
+    /// Says where the setting is that led to it: `causeway.toml:12`.
+    #[must_use]
+    pub fn at(mut self, origin: &str) -> Self {
+        self.message = format!("{origin}: {}", self.message);
+        self
+    }
+
     /// Nothing was sent: any other server will do.
     Elsewhere,
 }
@@ -92,6 +99,13 @@ impl Error {
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Says where the setting is that led to it: `causeway.toml:12`.
+    #[must_use]
+    pub fn at(mut self, origin: &str) -> Self {
+        self.message = format!("{origin}: {}", self.message);
         self
     }
 

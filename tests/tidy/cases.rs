@@ -69,6 +69,9 @@ fn each_rule_can_fail() {
     }
 }
 
+/// A rule, the files, and the beginning of each thing that is wrong.
+type Case<'a> = (Rule, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 /// Rules over more than one file.
 #[test]
 fn each_rule_over_several_files_can_fail() {
@@ -76,7 +79,7 @@ fn each_rule_over_several_files_can_fail() {
     let short = "//! Short.\n".repeat(MAX_LINES);
     let raw = "pub struct Pool {\n    pub size: u8,\n    pub mode: u8,\n}\nimpl X {\n    pub fn new(a: u8) -> u8 {}\n}";
     let metrics = "fn f() { x(\"causeway_clients\", \"causeway_wait_seconds\") }";
-    let cases: [(Rule, &[(&str, &str)], &[&str]); 8] = [
+    let cases: [Case<'_>; 8] = [
         (files_are_short, &[("src/a.rs", &long), ("src/b.rs", &short)], &["src/a.rs: 601 lines"]),
         (
             dashboards_show_what_exists,

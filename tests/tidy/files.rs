@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Texts by their paths, which start at the root of the repository.
@@ -9,31 +10,34 @@ pub type Files = BTreeMap<String, String>;
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-pub fn read_tree() -> Files {
+pub fn read_tree() -> io::Result<Files> {
     let mut files = Files::new();
     for folder in ["src", "tests", "benches", "config", "grafana", "docs"] {
-        read_folder(folder, &mut files);
-    }
-    for entry in fs::read_dir(ROOT).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if has_extension(&name, "md") {
-            files.insert(name.clone(), fs::read_to_string(Path::new(ROOT).join(name)).unwrap());
+        if Path::new(ROOT).join(folder).exists() {
+            read_folder(folder, &mut files)?;
         }
     }
-    files
+    for entry in fs::read_dir(ROOT)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if has_extension(&name, "md") {
+            let text = fs::read_to_string(Path::new(ROOT).join(&name))?;
+            files.insert(name, text);
+        }
+    }
+    Ok(files)
 }
 
-fn read_folder(folder: &str, files: &mut Files) {
-    let Ok(entries) = fs::read_dir(Path::new(ROOT).join(folder)) else { return };
-    for entry in entries {
-        let entry = entry.unwrap();
-        let path = format!("{folder}/{}", entry.file_name().into_string().unwrap());
-        if entry.file_type().unwrap().is_dir() {
-            read_folder(&path, files);
-        } else if let Ok(text) = fs::read_to_string(entry.path()) {
-            files.insert(path, text);
+fn read_folder(folder: &str, files: &mut Files) -> io::Result<()> {
+    for entry in fs::read_dir(Path::new(ROOT).join(folder))? {
+        let entry = entry?;
+        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            read_folder(&path, files)?;
+        } else {
+            files.insert(path, fs::read_to_string(entry.path())?);
         }
     }
+    Ok(())
 }
 
 pub fn sources(files: &Files) -> impl Iterator<Item = (&String, &String)> {
