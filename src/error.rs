@@ -21,13 +21,6 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     Never,
-    /// Says where the setting is that led to it: `causeway.toml:12`.
-    #[must_use]
-    pub fn at(mut self, origin: &str) -> Self {
-        self.message = format!("{origin}: {}", self.message);
-        self
-    }
-
     /// Nothing was sent: any other server will do.
     Elsewhere,
 }

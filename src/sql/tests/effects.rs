@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! What texts leave behind in a session.
-=======
 //! What texts do to the state of a session.
->>>>>>> config
 
 use super::Effects as E;
 use super::*;
