@@ -42,9 +42,10 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     let _connected = shared.metrics.client();
     let limit = shared.config.limits.client_login_timeout;
     let room = count.is_within_limit();
-    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, room)).await;
-    match entered {
-        Ok(Some(session)) => session.run().await,
+    // On the heap, so that it goes when the session begins: an idle session should be small.
+    let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
+    match tokio::time::timeout(limit, entering).await {
+        Ok(Some(mut session)) => session.run().await,
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);
@@ -54,7 +55,7 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     drop(count);
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Session> {
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Box<Session>> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -72,7 +73,7 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
-    Some(admitted.into_session(worker, io).await)
+    Some(Box::new(admitted.into_session(worker, io).await))
 }
 
 /// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
@@ -124,7 +125,7 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
     shared.metrics.cancel(outcome);
 }
 
-async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Session> {
+async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Box<Session>> {
     tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
     let metrics = &worker.shared.metrics;
     metrics.error(Origin::Causeway, error.sqlstate());

@@ -160,7 +160,8 @@ impl Session {
     async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
         let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
             Attempt::Server(lease) => lease,
-            attempt => self.obtain_slowly(node, attempt).await?,
+            // On the heap, because connecting needs much more state than an idle session should carry.
+            attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
         };
         if on_replica {
             self.last_replica = Some(node);

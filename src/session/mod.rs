@@ -144,7 +144,7 @@ enum Ended {
 }
 
 impl Session {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let ended = loop {
             if let Err(ended) = self.step().await {
                 break ended;
@@ -235,7 +235,7 @@ impl Session {
     }
 
     /// The last words, and the server back to its pool or closed.
-    async fn end(mut self, ended: Ended) {
+    async fn end(&mut self, ended: Ended) {
         if let Ended::Farewell(error) = &ended {
             tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
