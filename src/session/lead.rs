@@ -172,6 +172,8 @@ impl Session {
 
     /// Waits for a server to be connected or to become free.
     async fn obtain_slowly(&mut self, node: NodeId, attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        // Who waits is load too: without it a long queue would look like a quiet node.
+        let _queued = self.cluster.topology.view().nodes[node.index()].load.begin();
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
