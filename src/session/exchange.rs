@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use super::batch::{Bounds, check};
 use super::buffers::Buffers;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
 use super::statements::ClientStatements;
@@ -20,7 +20,7 @@ use super::{Classify, Client, Held};
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
 use crate::wire::frame::{HEADER_BYTES, Header, header};
-use crate::wire::frontend::tag;
+use crate::wire::frontend::{SYNC, Target, tag};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -92,24 +92,40 @@ impl Exchange<'_> {
         self.walk()?;
         loop {
             let sent = self.poll_send(cx);
-            if sent && self.watch.is_open() && self.translate()? {
+            if sent && self.client_speaks() && self.translate()? {
                 continue;
             }
             if self.poll_show(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
             if sent && self.is_settled() && (self.watch.refused().is_some() || self.relay.pending_bytes() == 0) {
+                if self.ledger.needs_probe() {
+                    self.probe();
+                    continue;
+                }
                 return Ok(Poll::Ready(()));
             }
-            if self.poll_server(cx)? || (sent && self.watch.is_open() && self.poll_client(cx)?) {
+            if self.poll_server(cx)? || (sent && self.client_speaks() && self.poll_client(cx)?) {
                 continue;
             }
             return Ok(Poll::Pending);
         }
     }
 
+    /// More of the client's bytes are the server's: of an open batch, or of a message that it has the head of.
+    fn client_speaks(&self) -> bool {
+        self.watch.is_open() || self.feed.passing > 0
+    }
+
     fn is_settled(&self) -> bool {
-        !self.watch.is_open() && self.ledger.is_settled()
+        !self.client_speaks() && self.ledger.is_settled()
+    }
+
+    fn probe(&mut self) {
+        let staged = self.out.stage(&self.client.input);
+        Target::Portal(b"causeway_probe").write(tag::CLOSE, staged);
+        staged.extend_from_slice(SYNC);
+        self.ledger.push(Owed::Probe { closed: false });
     }
 
     /// True: everything is with the server's kernel.
@@ -191,7 +207,7 @@ impl Exchange<'_> {
     /// Passes on what the client has sent of an open batch or a COPY. True: there is something to send.
     fn translate(&mut self) -> std::result::Result<bool, Outcome> {
         let before = self.feed.cursor;
-        while self.watch.is_open() {
+        while self.client_speaks() {
             let start = self.feed.cursor;
             let here = self.client.input.len() - start;
             if self.feed.passing > 0 {
@@ -219,7 +235,7 @@ impl Exchange<'_> {
         check(header.tag, header.frame_bytes, &self.bounds)?;
         if header.frame_bytes <= here {
             self.frame(header.tag, start, header.frame_bytes).map(|()| true)
-        } else if header.tag == tag::COPY_DATA && self.watch.is_copying() {
+        } else if header.tag == tag::COPY_DATA {
             self.feed.passing = header.frame_bytes;
             Ok(true)
         } else if header.frame_bytes > self.bounds.max_batch_bytes {
@@ -237,11 +253,6 @@ impl Exchange<'_> {
 
     /// A whole message of an open batch.
     fn frame(&mut self, message: u8, start: usize, bytes: usize) -> Result<()> {
-        if self.watch.is_copying() && matches!(message, tag::SYNC | tag::FLUSH) {
-            // A server that copies in ignores them.
-            self.feed.cursor = start + bytes;
-            return Ok(());
-        }
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;

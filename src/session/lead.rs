@@ -191,12 +191,13 @@ impl Session {
 
     /// One try on the server that is held.
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
+        let skipped = self.ledger.is_skipping();
         if let Err(error) = self.write_batch(task) {
             self.take_back_unsent();
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open());
+        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         if let Some(error) = watch.sync_error.take() {
             self.abandon_held();

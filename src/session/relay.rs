@@ -17,8 +17,8 @@ const LOOKED_AT_BYTES: usize = 64 << 10;
 
 /// What the relay tells the session about frames that change its state.
 pub trait Observer {
-    /// ReadyForQuery, visible or not.
-    fn ready(&mut self, status: TransactionStatus);
+    /// ReadyForQuery, for the client or not.
+    fn ready(&mut self, status: TransactionStatus, visible: bool);
     fn parameter(&mut self, name: &[u8], value: &[u8]);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
@@ -150,7 +150,9 @@ impl Relay {
                 let (name, value) = parameter_status(body()).ok_or_else(|| broken(rest))?;
                 observer.parameter(name, value);
             }
-            (b'Z', _) => observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?),
+            (b'Z', _) => {
+                observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);
+            }
             (b'E', Verdict::HiddenError) => {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));

@@ -122,7 +122,7 @@ impl Session {
         self.undo_failed();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() => Ending::Failed,
+            _ if watch.error.is_some() || watch.skipped => Ending::Failed,
             TransactionStatus::Idle => Ending::Done,
             _ => Ending::InTransaction,
         };

@@ -36,6 +36,8 @@ enum Intake {
 pub struct Watch {
     answer: Answer,
     intake: Intake,
+    /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
+    pub skipped: bool,
     /// The SQLSTATE of the first error that the client was told.
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
@@ -48,14 +50,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `open`: the batch has no end yet.
-    pub fn new(may_rerun: bool, open: bool) -> Self {
+    /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
+    pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
         let (answer, intake) = match (may_rerun, open) {
             (_, true) => (Answer::Shown, Intake::UntilSync),
             (true, false) => (Answer::HeldBack, Intake::Closed),
             (false, false) => (Answer::Shown, Intake::Closed),
         };
-        Self { answer, intake, ..Self::default() }
+        Self { answer, intake, skipped, ..Self::default() }
     }
 
     /// The client must see nothing yet.
@@ -129,8 +131,12 @@ struct Observed<'a> {
 }
 
 impl Observer for Observed<'_> {
-    fn ready(&mut self, status: TransactionStatus) {
+    fn ready(&mut self, status: TransactionStatus, visible: bool) {
         *self.status = status;
+        // A server that refused to copy in can be ready before the client has sent all: that is the batch's end.
+        if visible {
+            self.watch.intake = Intake::Closed;
+        }
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
