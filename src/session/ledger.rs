@@ -346,7 +346,8 @@ mod tests {
     fn a_probe_shows_whether_a_sync_in_a_failed_copy_was_answered() {
         for (answers, shown) in [("Z3Z", 1), ("ZZ3Z", 2)] {
             let mut ledger = Ledger::default();
-            [Owed::Execute, Owed::Ready].into_iter().for_each(|owed| ledger.push(owed));
+            ledger.push(Owed::Execute);
+            ledger.push(Owed::Ready);
             assert_eq!(ledger.judge(b'G'), Verdict::CopyIn { simple: false });
             assert_eq!(ledger.judge(b'E'), Verdict::Pass);
             assert!(ledger.is_settled() && ledger.is_skipping() && !ledger.needs_probe());

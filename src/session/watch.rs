@@ -94,10 +94,6 @@ impl Watch {
         self.intake != Intake::Closed
     }
 
-    pub fn is_copying(&self) -> bool {
-        matches!(self.intake, Intake::CopyIn { .. })
-    }
-
     /// Notes a message of the client's in an open batch.
     pub fn client_sent(&mut self, message: u8) {
         self.intake = match (self.intake, message) {
