@@ -27,6 +27,7 @@ pub mod worker;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -93,6 +94,8 @@ struct Held {
     /// The client's unnamed statement is there.
     unnamed_here: bool,
 }
+
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the client's texts are to be read.
 #[derive(Clone, Copy, Debug)]
@@ -234,8 +237,14 @@ impl Session {
         self.client.stream.write_all(bytes).await.map_err(|_| Ended::ByClient)
     }
 
-    /// The last words, and the server back to its pool or closed.
+    /// The server back to its pool or closed, and the last words.
     async fn end(&mut self, ended: Ended) {
+        self.give_back_held();
+        // A client that does not read keeps nobody waiting.
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_goodbye(ended)).await;
+    }
+
+    async fn say_goodbye(&mut self, ended: Ended) {
         if let Ended::Farewell(error) = &ended {
             tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
@@ -243,7 +252,6 @@ impl Session {
             put_error(&mut answer, Severity::Fatal, error);
             let _ = self.tell(&answer).await;
         }
-        self.give_back_held();
         self.client.stream.shutdown().await;
     }
 }
