@@ -86,7 +86,7 @@ pub fn explain(config: Option<&Config>, database: Option<&str>, sql: &str) -> Re
             })
         })?,
     };
-    Ok(lines.join("\n"))
+    Ok(lines.join("\n") + "\n")
 }
 
 async fn explain_with_facts(config: &Config, database: Option<&str>, sql: &str) -> Result<Vec<String>> {
