@@ -26,6 +26,11 @@ impl Outbound {
         self.raw = 0..0;
     }
 
+    /// Gives memory back that only a large batch needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.staged);
+    }
+
     /// Sends a part of the client's input as it is.
     pub fn pass(&mut self, range: Range<usize>, input: &[u8]) {
         if self.raw.is_empty() {
@@ -77,5 +82,15 @@ impl Outbound {
             self.staged.clear();
             self.staged_sent = 0;
         }
+    }
+}
+
+/// What an idle session may keep of a buffer of its own.
+const KEPT_BYTES: usize = 4096;
+
+/// Frees an empty buffer that has grown large.
+pub fn trim(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES && buffer.is_empty() {
+        *buffer = Vec::new();
     }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 
 use super::ledger::{Ledger, Verdict};
+use super::outbound::trim;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::wire::backend::{ErrorFields, TransactionStatus, error_fields, parameter_status, ready_status};
@@ -50,6 +51,11 @@ impl Relay {
     /// A new batch begins.
     pub fn reset(&mut self) {
         self.muted = false;
+    }
+
+    /// Gives memory back that only a large answer needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.staged);
     }
 
     /// Bytes that clients have got since this was asked last.

@@ -196,6 +196,8 @@ impl Session {
             self.registration.slot.is_done();
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
+            self.out.trim();
+            self.relay.trim();
         }
     }
 
