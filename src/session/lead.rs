@@ -221,6 +221,8 @@ impl Session {
 
     /// A replica refused the batch or went away: what that says of the statement and of the node.
     fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
+        // A server that is gone will not answer the rest.
+        self.ledger.abandon();
         self.undo_failed();
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);

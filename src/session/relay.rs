@@ -61,6 +61,7 @@ impl Relay {
     pub fn discard(&mut self, input: &mut BytesMut) {
         input.advance(self.stretch.end);
         self.stretch = 0..0;
+        self.passing = 0;
         self.staged.clear();
         self.staged_sent = 0;
     }
