@@ -131,9 +131,7 @@ impl Exchange<'_> {
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        if self.watch.may_rerun() && self.relay.pending_bytes() > HELD_BACK_BYTES {
-            self.watch.commit();
-        }
+        self.watch.commit_if(self.relay.pending_bytes() > HELD_BACK_BYTES);
         if self.watch.may_rerun() && (self.watch.refused.is_some() || !self.is_settled()) {
             return Ok(Poll::Ready(()));
         }

@@ -200,7 +200,7 @@ impl Session {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush;
-                self.settle(&survey, &watch, reason);
+                self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {

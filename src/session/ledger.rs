@@ -42,6 +42,8 @@ pub enum Verdict {
     Ready,
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
+    /// An ErrorResponse to nothing at all: the server ends by itself. Whether the client reads it is the session's choice.
+    Farewell,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
     CopyIn { simple: bool },
     /// No server says this now.
@@ -163,8 +165,9 @@ impl Ledger {
     fn error(&mut self) -> Verdict {
         match self.owed.front() {
             Some(Owed::Hidden) => return Verdict::HiddenError,
-            // Simple query: ReadyForQuery follows. Nothing owed: a farewell of the server.
-            None | Some(Owed::Query) => return Verdict::Pass,
+            None => return Verdict::Farewell,
+            // ReadyForQuery follows.
+            Some(Owed::Query) => return Verdict::Pass,
             Some(_) => {}
         }
         self.skipping = true;
@@ -234,6 +237,7 @@ mod tests {
                 Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
                 Verdict::Drop => '.',
                 Verdict::HiddenError => '!',
+                Verdict::Farewell => '†',
                 Verdict::Violation => '?',
             });
         }
@@ -269,7 +273,8 @@ mod tests {
             (vec![Bind, Execute, Ready], "D", "?…"),
             (vec![], "Z", "?"),
             (vec![], "NAS", "NAS"),
-            (vec![], "E", "E"),
+            (vec![], "E", "†"),
+            (vec![Query], "DCZE", "DCZ†"),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");

@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// All answers are with the client: what the batch leaves behind.
-    pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
+    pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
@@ -126,11 +126,20 @@ impl Session {
                 self.lexis = Lexis::of(&held.lease.reported);
             }
         }
-        if watch.server_gone {
-            self.held = None;
-        } else {
+        if !watch.server_gone {
             self.release_if_free();
         }
+            return Ok(());
+        }
+        let kept = self.must_keep();
+        if let Some(held) = self.held.take() {
+            self.give_back(held, true);
+        }
+        match watch.farewell.take() {
+            // What the session had on the server is gone with it.
+            Some(farewell) if kept => Err(Ended::Farewell(farewell)),
+            None if kept => Err(Ended::ByServer),
+            _ => Ok(()),
     }
 
     fn take_effects(&mut self, effects: Effects, ending: Ending) {
@@ -175,13 +184,15 @@ impl Session {
     }
 
     /// Lets the server go unless something keeps the session with it.
+    /// The session holds a server that has something of its own.
+    fn must_keep(&self) -> bool {
+        let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
+        let pinned = self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session;
+        self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
+    }
+
     pub(super) fn release_if_free(&mut self) {
-        let Some(held) = &self.held else { return };
-        let kept = held.lease.status != TransactionStatus::Idle
-            || self.pipeline_open
-            || !self.pins.is_empty()
-            || self.mode == PoolMode::Session;
-        if kept {
+        if self.must_keep() {
             self.registration.slot.is_done();
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);

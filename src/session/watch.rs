@@ -13,6 +13,8 @@ pub struct Watch {
     rerunnable: bool,
     /// The client has seen a part of the answer.
     committed: bool,
+    /// There is a part of the answer that the client should see soon.
+    showable: bool,
     /// Why the batch must run elsewhere.
     pub refused: Option<Cause>,
     /// The client may send more that belongs to this batch.
@@ -23,6 +25,8 @@ pub struct Watch {
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
     pub server_gone: bool,
+    /// What it said, when that was no answer to anything.
+    pub farewell: Option<Error>,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
     /// A parameter that classification depends on may have changed.
@@ -40,9 +44,9 @@ impl Watch {
         self.rerunnable && !self.committed
     }
 
-    /// Too much waits to be shown to be held back any longer.
-    pub fn commit(&mut self) {
-        self.committed = true;
+    /// The client is about to see the first part of the answer, unless the batch may have to run elsewhere.
+    pub fn commit_if(&mut self, too_much_waits: bool) {
+        self.committed |= self.refused.is_none() && (self.showable || too_much_waits);
     }
 
     pub fn server_is_gone(&mut self) {
@@ -91,6 +95,7 @@ impl Observer for Observed<'_> {
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
         let watch = &mut *self.watch;
         watch.server_gone |= fields.is_fatal();
+        // What has come with the error is not shown yet, and need not be.
         if watch.may_rerun() {
             watch.refused = watch.refused.or(Cause::of(fields));
         }
@@ -105,9 +110,19 @@ impl Observer for Observed<'_> {
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
+        if fields.is_fatal() && self.watch.may_rerun() {
+            self.watch.refused = self.watch.refused.or(Cause::of(fields));
+            return;
+        }
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
         self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
+    }
+
+    fn farewell(&mut self, fields: &ErrorFields<'_>) {
+        self.watch.server_gone = true;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        self.watch.farewell = Some(Error::new(Fault::Node, text(&fields.sqlstate), text(fields.message)));
     }
 
     fn copy_in(&mut self, simple: bool) {
@@ -115,7 +130,7 @@ impl Observer for Observed<'_> {
         (watch.open, watch.copying, watch.simple_copy) = (true, true, simple);
     }
 
-    fn committed(&mut self) {
-        self.watch.committed = true;
+    fn showable(&mut self) {
+        self.watch.showable = true;
     }
 }
