@@ -19,6 +19,7 @@ use super::survey::Survey;
 use super::{Classify, Client, Held};
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
+use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::tag;
 
@@ -68,6 +69,7 @@ pub struct Exchange<'a> {
     pub out: &'a mut Outbound,
     pub relay: &'a mut Relay,
     pub watch: Watch,
+    pub topology: &'a Topology,
     pub feed: Feed,
 }
 
@@ -81,6 +83,11 @@ impl Exchange<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self.poll_steps(cx) {
+            Ok(Poll::Pending) if self.waits_in_vain() => {
+                self.watch.server_is_gone();
+                self.watch.refuse_as_lost();
+                Poll::Ready(Outcome::Refused)
+            }
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) if self.watch.refused.is_some() => Poll::Ready(Outcome::Refused),
             Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
@@ -106,6 +113,12 @@ impl Exchange<'_> {
             }
             return Ok(Poll::Pending);
         }
+    }
+
+    /// The node has stopped answering probes, and another one can give the answer. The worker wakes its sessions when
+    /// a node becomes unreachable.
+    fn waits_in_vain(&self) -> bool {
+        self.watch.may_rerun() && self.topology.view().is_unreachable(self.held.node)
     }
 
     fn is_settled(&self) -> bool {

@@ -171,7 +171,7 @@ impl Session {
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
-            leased = self.pools.finish(node, self.worker.id, attempt) => leased,
+            leased = self.cluster.while_reachable(node, self.pools.finish(node, self.worker.id, attempt)) => leased,
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
@@ -238,8 +238,10 @@ impl Session {
         } else {
             tried.avoid = tried.avoid.with(held.node);
         }
-        if cause.is_the_nodes() {
-            self.cluster.topology.report_failure(held.node);
+        match cause {
+            Cause::Lost => self.cluster.topology.report_failure(held.node),
+            Cause::Shutdown => self.cluster.topology.probe_now(held.node),
+            Cause::ReadOnly | Cause::Conflict => {}
         }
         self.give_back(held, watch.server_gone);
     }

@@ -89,6 +89,7 @@ impl Session {
             out: &mut self.out,
             relay: &mut self.relay,
             watch,
+            topology: &self.cluster.topology,
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
@@ -113,7 +114,7 @@ impl Session {
     /// All answers are with the client: what the batch leaves behind.
     pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
-        let Some(held) = &mut self.held else { return };
+        let Some(held) = &mut self.held else { return Ok(()) };
         let ending = match held.lease.status {
             _ if watch.error.is_some() => Ending::Failed,
             TransactionStatus::Idle => Ending::Done,
@@ -128,7 +129,6 @@ impl Session {
         }
         if !watch.server_gone {
             self.release_if_free();
-        }
             return Ok(());
         }
         let kept = self.must_keep();
@@ -140,6 +140,7 @@ impl Session {
             Some(farewell) if kept => Err(Ended::Farewell(farewell)),
             None if kept => Err(Ended::ByServer),
             _ => Ok(()),
+        }
     }
 
     fn take_effects(&mut self, effects: Effects, ending: Ending) {
@@ -183,7 +184,6 @@ impl Session {
         }
     }
 
-    /// Lets the server go unless something keeps the session with it.
     /// The session holds a server that has something of its own.
     fn must_keep(&self) -> bool {
         let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
@@ -191,6 +191,7 @@ impl Session {
         self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
     }
 
+    /// Lets the server go unless something keeps the session with it.
     pub(super) fn release_if_free(&mut self) {
         if self.must_keep() {
             self.registration.slot.is_done();
@@ -249,7 +250,7 @@ impl Session {
     /// The server went away, and what it did with the batch is unknown.
     pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
         if let Some(held) = self.held.take() {
-            self.cluster.topology.report_failure(held.node);
+            self.cluster.topology.probe_now(held.node);
             held.lease.close(Close::Lost);
         }
         self.registration.slot.is_done();
