@@ -177,7 +177,7 @@ impl Session {
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
-            leased = self.pools.finish(node, self.worker.id, attempt) => leased,
+            leased = self.cluster.while_reachable(node, self.pools.finish(node, self.worker.id, attempt)) => leased,
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
@@ -207,7 +207,7 @@ impl Session {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
-                self.settle(&survey, &watch, reason);
+                self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
@@ -228,6 +228,8 @@ impl Session {
 
     /// A replica refused the batch or went away: what that says of the statement and of the node.
     fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
+        // A server that is gone will not answer the rest.
+        self.ledger.abandon();
         self.undo_failed();
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
@@ -243,8 +245,10 @@ impl Session {
         } else {
             tried.avoid = tried.avoid.with(held.node);
         }
-        if cause.is_the_nodes() {
-            self.cluster.topology.report_failure(held.node);
+        match cause {
+            Cause::Lost => self.cluster.topology.report_failure(held.node),
+            Cause::Shutdown => self.cluster.topology.probe_now(held.node),
+            Cause::ReadOnly | Cause::Conflict => {}
         }
         self.give_back(held, watch.server_gone);
     }
