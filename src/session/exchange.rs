@@ -19,7 +19,8 @@ use super::watch::Watch;
 use super::{Classify, Client, Held};
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
-use crate::wire::frame::{HEADER_BYTES, header};
+use crate::topology::Topology;
+use crate::wire::frame::{HEADER_BYTES, Header, header};
 use crate::wire::frontend::{SYNC, Target, tag};
 
 /// How an exchange ended.
@@ -68,6 +69,7 @@ pub struct Exchange<'a> {
     pub out: &'a mut Outbound,
     pub relay: &'a mut Relay,
     pub watch: Watch,
+    pub topology: &'a Topology,
     pub feed: Feed,
 }
 
@@ -81,8 +83,12 @@ impl Exchange<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self.poll_steps(cx) {
+            Ok(Poll::Pending) if self.waits_in_vain() => {
+                self.watch.lose_server();
+                Poll::Ready(Outcome::Refused)
+            }
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) if self.watch.refused.is_some() => Poll::Ready(Outcome::Refused),
+            Ok(Poll::Ready(())) if self.watch.refused().is_some() => Poll::Ready(Outcome::Refused),
             Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
             Err(outcome) => Poll::Ready(outcome),
         }
@@ -91,14 +97,14 @@ impl Exchange<'_> {
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
         self.walk()?;
         loop {
-            let sent = self.poll_send(cx)?;
+            let sent = self.poll_send(cx);
             if sent && self.client_speaks() && self.translate()? {
                 continue;
             }
             if self.poll_show(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
-            if sent && self.is_settled() && (self.watch.refused.is_some() || self.relay.pending_bytes() == 0) {
+            if sent && self.is_settled() && (self.watch.refused().is_some() || self.relay.pending_bytes() == 0) {
                 if self.ledger.needs_probe() {
                     self.probe();
                     continue;
@@ -114,7 +120,13 @@ impl Exchange<'_> {
 
     /// More of the client's bytes are the server's: of an open batch, or of a message that it has the head of.
     fn client_speaks(&self) -> bool {
-        self.watch.open || self.feed.passing > 0
+        self.watch.is_open() || self.feed.passing > 0
+    }
+
+    /// The node has stopped answering probes, and another one can give the answer. The worker wakes its sessions when
+    /// a node becomes unreachable.
+    fn waits_in_vain(&self) -> bool {
+        self.watch.may_rerun() && self.topology.view().is_unreachable(self.held.node)
     }
 
     fn is_settled(&self) -> bool {
@@ -129,28 +141,26 @@ impl Exchange<'_> {
     }
 
     /// True: everything is with the server's kernel.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
         let sent = match self.out.poll_send(&mut self.held.lease.stream, &self.client.input, cx) {
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return false,
             Poll::Ready(sent) => sent,
         };
         if sent.is_err() {
             // A server that was ended has often said why: that is read before its end counts.
             self.out.clear();
         }
-        if self.watch.open || !self.watch.may_rerun() {
+        if !self.watch.holds_back() {
             bytes::Buf::advance(&mut self.client.input, self.feed.cursor);
             self.feed.cursor = 0;
         }
-        Ok(true)
+        true
     }
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        if self.watch.may_rerun() && self.relay.pending_bytes() > HELD_BACK_BYTES {
-            self.watch.commit();
-        }
-        if self.watch.may_rerun() && (self.watch.refused.is_some() || !self.is_settled()) {
+        self.watch.show(self.relay.pending_bytes() > HELD_BACK_BYTES);
+        if self.watch.holds_back() {
             return Ok(Poll::Ready(()));
         }
         match self.relay.poll_show(&mut self.client.stream, &mut self.held.lease.input, cx) {
@@ -174,9 +184,7 @@ impl Exchange<'_> {
     }
 
     fn server_ended(&mut self, end: io::Result<usize>) -> Outcome {
-        self.watch.server_is_gone();
-        if self.watch.may_rerun() {
-            self.watch.refuse_as_lost();
+        if self.watch.lose_server() {
             return Outcome::Refused;
         }
         let error = Error::node("the server closed the connection while it ran the statement");
@@ -192,17 +200,17 @@ impl Exchange<'_> {
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
         walked.map_err(|error| {
-            self.watch.server_is_gone();
+            self.watch.lose_server();
             Outcome::ServerLost(error)
         })
     }
 
     /// True: something was read.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
-        match self.client_buffers.poll_fill(&mut self.client.stream, &mut self.client.input, cx) {
+        match self.client.poll_fill(self.client_buffers, cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
-            Poll::Ready(_) => Err(Outcome::ClientLost),
+            Poll::Ready(0) => Err(Outcome::ClientLost),
+            Poll::Ready(_) => Ok(true),
         }
     }
 
@@ -222,23 +230,29 @@ impl Exchange<'_> {
                 continue;
             }
             let Some(header) = header(&self.client.input[start..]).map_err(Outcome::ClientFault)? else { break };
-            check(header.tag, header.frame_bytes, &self.bounds).map_err(Outcome::ClientFault)?;
             if header.tag == tag::TERMINATE {
                 return Err(Outcome::ClientLost);
             }
-            if header.frame_bytes <= here {
-                self.frame(header.tag, start, header.frame_bytes).map_err(Outcome::ClientFault)?;
-            } else if header.tag == tag::COPY_DATA {
-                self.feed.passing = header.frame_bytes;
-            } else if header.frame_bytes > self.bounds.max_batch_bytes {
-                if !self.long_frame(header.tag, header.frame_bytes).map_err(Outcome::ClientFault)? {
-                    break;
-                }
-            } else {
+            if !self.translate_frame(header, start, here).map_err(Outcome::ClientFault)? {
                 break;
             }
         }
         Ok(self.feed.cursor > before)
+    }
+
+    /// The frame that starts at `start`, of which `here` bytes have come. False: too few.
+    fn translate_frame(&mut self, header: Header, start: usize, here: usize) -> Result<bool> {
+        check(header.tag, header.frame_bytes, &self.bounds)?;
+        if header.frame_bytes <= here {
+            self.frame(header.tag, start, header.frame_bytes).map(|()| true)
+        } else if header.tag == tag::COPY_DATA {
+            self.feed.passing = header.frame_bytes;
+            Ok(true)
+        } else if header.frame_bytes > self.bounds.max_batch_bytes {
+            self.long_frame(header.tag, header.frame_bytes)
+        } else {
+            Ok(false)
+        }
     }
 
     fn pass_on(&mut self, bytes: usize) {
@@ -249,12 +263,11 @@ impl Exchange<'_> {
 
     /// A whole message of an open batch.
     fn frame(&mut self, message: u8, start: usize, bytes: usize) -> Result<()> {
-        let ends_batch = self.watch.client_sent(message);
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;
         self.feed.cursor = start + bytes;
-        self.watch.open &= !ends_batch;
+        self.watch.client_sent(message);
         Ok(())
     }
 
@@ -264,7 +277,7 @@ impl Exchange<'_> {
         let Some(rewritten) = self.translator().long_frame(start, bytes)? else { return Ok(false) };
         self.feed.cursor += rewritten;
         self.feed.passing = bytes - rewritten;
-        self.watch.open &= !self.watch.client_sent(message);
+        self.watch.client_sent(message);
         Ok(true)
     }
 

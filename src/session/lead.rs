@@ -160,7 +160,8 @@ impl Session {
     async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
         let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
             Attempt::Server(lease) => lease,
-            attempt => self.obtain_slowly(node, attempt).await?,
+            // On the heap, because connecting needs much more state than an idle session should carry.
+            attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
         };
         if on_replica {
             self.last_replica = Some(node);
@@ -171,10 +172,12 @@ impl Session {
 
     /// Waits for a server to be connected or to become free.
     async fn obtain_slowly(&mut self, node: NodeId, attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        // Who waits is load too: without it a long queue would look like a quiet node.
+        let _queued = self.cluster.topology.view().nodes[node.index()].load.begin();
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
-            leased = self.pools.finish(node, self.worker.id, attempt) => leased,
+            leased = self.cluster.while_reachable(node, self.pools.finish(node, self.worker.id, attempt)) => leased,
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
@@ -204,7 +207,7 @@ impl Session {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
-                self.settle(&survey, &watch, reason);
+                self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
@@ -225,10 +228,12 @@ impl Session {
 
     /// A replica refused the batch or went away: what that says of the statement and of the node.
     fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
+        // A server that is gone will not answer the rest.
+        self.ledger.abandon();
         self.undo_failed();
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
-        let cause = watch.refused.unwrap_or(Cause::Lost);
+        let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
         if cause.is_the_statements() {
@@ -240,8 +245,10 @@ impl Session {
         } else {
             tried.avoid = tried.avoid.with(held.node);
         }
-        if cause.is_the_nodes() {
-            self.cluster.topology.report_failure(held.node);
+        match cause {
+            Cause::Lost => self.cluster.topology.report_failure(held.node),
+            Cause::Shutdown => self.cluster.topology.probe_now(held.node),
+            Cause::ReadOnly | Cause::Conflict => {}
         }
         self.give_back(held, watch.server_gone);
     }

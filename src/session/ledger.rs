@@ -47,6 +47,8 @@ pub enum Verdict {
     Ready,
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
+    /// An ErrorResponse to nothing at all: the server ends by itself. Whether the client reads it is the session's choice.
+    Farewell,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
     CopyIn {
         simple: bool,
@@ -92,7 +94,7 @@ impl Ledger {
         self.owed.is_empty()
     }
 
-    /// The server ignores what it is sent until a Sync.
+    /// True while the server ignores messages until a Sync.
     pub fn is_skipping(&self) -> bool {
         self.skipping
     }
@@ -117,17 +119,15 @@ impl Ledger {
     /// Judges a frame by its tag and moves on.
     pub fn judge(&mut self, tag: u8) -> Verdict {
         match tag {
-            b'D' | b'd' | b'c' | b'V' | b't' => self.visible(),
+            b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
             b'C' | b'I' | b's' => self.executed(),
             b'1' | b'2' | b'3' => self.completed(tag),
             b'Z' => self.ready(),
             b'E' => self.error(),
-            b'A' => Verdict::Pass,
             b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden)) => Verdict::Drop,
-            b'N' | b'S' => Verdict::Pass,
+            b'A' | b'N' | b'S' => Verdict::Pass,
             b'G' => self.copy_in(),
-            b'H' | b'W' => self.visible(),
             _ => Verdict::Violation,
         }
     }
@@ -221,8 +221,9 @@ impl Ledger {
     fn error(&mut self) -> Verdict {
         match self.owed.front() {
             Some(Owed::Hidden) => return Verdict::HiddenError,
-            // Simple query: ReadyForQuery follows. Nothing owed: a farewell of the server.
-            None | Some(Owed::Query) => return Verdict::Pass,
+            None => return Verdict::Farewell,
+            // ReadyForQuery follows.
+            Some(Owed::Query) => return Verdict::Pass,
             Some(_) => {}
         }
         if std::mem::take(&mut self.copying_in) {
@@ -261,8 +262,8 @@ impl Ledger {
         self.doubtful_syncs = 0;
     }
 
-    /// Keeps no memory that only a long batch needed.
-    pub fn shrink(&mut self) {
+    /// Gives memory back that only a batch of many messages needed.
+    pub fn trim(&mut self) {
         self.owed.shrink_to(KEPT_OWED);
     }
 
@@ -292,7 +293,9 @@ mod tests {
     /// Pushes what was sent, feeds the tags, and gives what the client sees: tags, `.` for a frame it does not see.
     fn client_sees(sent: Vec<Owed>, tags: &str) -> String {
         let mut ledger = Ledger::default();
-        sent.into_iter().for_each(|owed| ledger.push(owed));
+        for owed in sent {
+            ledger.push(owed);
+        }
         let mut seen = String::new();
         for tag in tags.bytes() {
             while let Some(answer) = ledger.local_answer() {
@@ -302,6 +305,7 @@ mod tests {
                 Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
                 Verdict::Drop => '.',
                 Verdict::HiddenError => '!',
+                Verdict::Farewell => '†',
                 Verdict::Violation => '?',
             });
         }
@@ -342,7 +346,8 @@ mod tests {
             (vec![Bind, Execute, Ready], "D", "?…"),
             (vec![], "Z", "?"),
             (vec![], "NAS", "NAS"),
-            (vec![], "E", "E"),
+            (vec![], "E", "†"),
+            (vec![Query], "DCZE", "DCZ†"),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");
@@ -354,7 +359,8 @@ mod tests {
     fn a_probe_shows_whether_a_sync_in_a_failed_copy_was_answered() {
         for (answers, shown) in [("Z3Z", 1), ("ZZ3Z", 2)] {
             let mut ledger = Ledger::default();
-            [Owed::Execute, Owed::Ready].into_iter().for_each(|owed| ledger.push(owed));
+            ledger.push(Owed::Execute);
+            ledger.push(Owed::Ready);
             assert_eq!(ledger.judge(b'G'), Verdict::CopyIn { simple: false });
             assert_eq!(ledger.judge(b'E'), Verdict::Pass);
             assert!(ledger.is_settled() && ledger.is_skipping() && !ledger.needs_probe());
@@ -376,7 +382,7 @@ mod tests {
         ledger.push(Owed::Bind);
         ledger.push(Owed::Execute);
         assert_eq!(ledger.judge(b'E'), Verdict::Pass);
-        assert!(ledger.is_settled());
+        assert!(ledger.is_settled() && ledger.is_skipping());
         ledger.push(Owed::Bind);
         assert!(ledger.is_settled());
         ledger.push(Owed::Ready);

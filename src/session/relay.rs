@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 
 use super::ledger::{Ledger, Verdict};
+use super::outbound::trim;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
 use crate::wire::backend::{ErrorFields, TransactionStatus, error_fields, parameter_status, ready_status};
@@ -26,8 +27,10 @@ pub trait Observer {
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
     /// The client speaks next: to a Query, or up to a Sync.
     fn copy_in(&mut self, simple: bool);
-    /// From here on the client has seen something that cannot be taken back.
-    fn committed(&mut self);
+    /// An ErrorResponse to nothing: the server ends.
+    fn farewell(&mut self, fields: &ErrorFields<'_>);
+    /// There is something for the client that cannot be taken back once it has seen it.
+    fn showable(&mut self);
 }
 
 /// Where the relay stands in the server's input.
@@ -52,6 +55,11 @@ impl Relay {
         self.muted = false;
     }
 
+    /// Gives memory back that only a large answer needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.staged);
+    }
+
     /// Bytes that clients have got since this was asked last.
     pub fn take_shown_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.shown_bytes)
@@ -63,6 +71,7 @@ impl Relay {
         self.stretch = 0..0;
         self.staged.clear();
         self.staged_sent = 0;
+        self.passing = 0;
     }
 
     /// Ready when the client's kernel has all that is for it; gives back the input's memory as far as possible.
@@ -156,13 +165,14 @@ impl Relay {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));
             }
+            (_, Verdict::Farewell) => observer.farewell(&error_fields(body())),
             (b'E', _) => self.muted |= observer.error(&error_fields(body())),
             (_, Verdict::CopyIn { simple }) => observer.copy_in(simple),
             _ => {}
         }
-        let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError);
+        let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError | Verdict::Farewell);
         if visible && !self.muted && !matches!(header.tag, b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' | b'S') {
-            observer.committed();
+            observer.showable();
         }
         Ok(visible)
     }

@@ -94,6 +94,7 @@ impl Session {
             out: &mut self.out,
             relay: &mut self.relay,
             watch,
+            topology: &self.cluster.topology,
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
@@ -111,15 +112,16 @@ impl Session {
         }
         let unprepared = self.ledger.take_unprepared();
         if let Some(held) = &mut self.held {
-            unprepared.iter().for_each(|statement| held.lease.prepared.forget(statement));
+            for statement in &unprepared {
+                held.lease.prepared.forget(statement);
+            }
         }
     }
 
     /// All answers are with the client: what the batch leaves behind.
-    pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
+    pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
-        self.ledger.shrink();
-        let Some(held) = &mut self.held else { return };
+        let Some(held) = &mut self.held else { return Ok(()) };
         let ending = match held.lease.status {
             _ if watch.error.is_some() || watch.skipped => Ending::Failed,
             TransactionStatus::Idle => Ending::Done,
@@ -127,15 +129,27 @@ impl Session {
         };
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
-        if watch.parameters_changed {
-            if let Some(held) = &self.held {
-                self.lexis = Lexis::of(&held.lease.reported);
-            }
+        // Before its transaction has committed, a change could not be found.
+        if self.ddl_seen && self.status() == TransactionStatus::Idle {
+            self.ddl_seen = false;
+            self.facts.request_refresh();
         }
-        if watch.server_gone {
-            self.held = None;
-        } else {
+        if let Some(held) = self.held.as_ref().filter(|_| watch.parameters_changed) {
+            self.lexis = Lexis::of(&held.lease.reported);
+        }
+        if !watch.server_gone {
             self.release_if_free();
+            return Ok(());
+        }
+        let kept = self.must_keep();
+        if let Some(held) = self.held.take() {
+            self.give_back(held, true);
+        }
+        match watch.farewell.take() {
+            // What the session had on the server is gone with it.
+            Some(farewell) if kept => Err(Ended::Farewell(farewell)),
+            None if kept => Err(Ended::ByServer),
+            _ => Ok(()),
         }
     }
 
@@ -162,9 +176,7 @@ impl Session {
                 held.lease.prepared.clear();
                 self.statements.clear();
             }
-            if effects.intersects(Effects::DDL) {
-                self.facts.request_refresh();
-            }
+            self.ddl_seen |= effects.intersects(Effects::DDL);
         }
     }
 
@@ -174,24 +186,33 @@ impl Session {
         let metrics = view.nodes[held.node.index()].load.metrics();
         self.cluster.count_routed(held.node, reason);
         metrics.received_bytes.inc_by(watch.received_bytes);
-        self.worker.shared.metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.sent_bytes.inc_by(self.out.take_sent_bytes());
+        let metrics = &self.worker.shared.metrics;
+        metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.client_received_bytes.inc_by(std::mem::take(&mut self.client.received_bytes));
         if let Some(sqlstate) = watch.error {
             self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
         }
     }
 
+    /// The session holds a server that has something of its own.
+    fn must_keep(&self) -> bool {
+        let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
+        let pinned = self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session;
+        self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
+    }
+
     /// Lets the server go unless something keeps the session with it.
     pub(super) fn release_if_free(&mut self) {
-        let Some(held) = &mut self.held else { return };
-        let kept = held.lease.status != TransactionStatus::Idle
-            || self.pipeline_open
-            || !self.pins.is_empty()
-            || self.mode == PoolMode::Session;
-        if kept {
-            held.cancelled |= self.registration.slot.is_done();
+        if self.must_keep() {
+            let cancelled = self.registration.slot.is_done();
+            self.held.iter_mut().for_each(|held| held.cancelled |= cancelled);
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
         }
+        self.out.trim();
+        self.relay.trim();
+        self.ledger.trim();
     }
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
@@ -244,7 +265,7 @@ impl Session {
     /// The server went away, and what it did with the batch is unknown.
     pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
         if let Some(held) = self.held.take() {
-            self.cluster.topology.report_failure(held.node);
+            self.cluster.topology.probe_now(held.node);
             held.lease.close(Close::Lost);
         }
         self.registration.slot.is_done();

@@ -55,10 +55,9 @@ impl Session {
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let client = &mut self.client;
-        match self.worker.client_buffers.poll_fill(&mut client.stream, &mut client.input, cx) {
-            Poll::Ready(Ok(bytes)) if bytes > 0 => return Poll::Ready(Ok(())),
-            Poll::Ready(_) => return Poll::Ready(Err(Ended::ByClient)),
+        match self.client.poll_fill(&self.worker.client_buffers, cx) {
+            Poll::Ready(0) => return Poll::Ready(Err(Ended::ByClient)),
+            Poll::Ready(_) => return Poll::Ready(Ok(())),
             Poll::Pending => {}
         }
         if let Poll::Ready(end) = self.poll_held(cx) {
@@ -85,17 +84,13 @@ impl Session {
             let mut observer = watch.observe(&mut server.reported, &mut server.status);
             let walked = self.relay.walk(&server.input, &mut self.ledger, &mut observer);
             drop(observer);
-            if watch.server_gone || walked.is_err() {
-                return self.poll_last_words(cx);
+            if let Some(last_words) = watch.farewell.or(walked.err()) {
+                // What came before, if there is still time for it.
+                let _ = self.poll_show(cx);
+                self.held = None;
+                return Poll::Ready(Err(Ended::Farewell(last_words)));
             }
         }
-    }
-
-    /// The server has ended the session: the client reads why, if there is still time for it.
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let _ = self.poll_show(cx);
-        self.held = None;
-        Poll::Ready(Err(Ended::ByServer))
     }
 
     fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

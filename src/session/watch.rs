@@ -7,24 +7,45 @@ use crate::error::{Error, Fault};
 use crate::wire::backend::{ErrorFields, TransactionStatus};
 use crate::wire::frontend::tag;
 
+/// What has become of the answer so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    /// The client sees it as it comes.
+    #[default]
+    Shown,
+    /// The batch is a read outside a transaction, its bytes are still here, and the client has seen nothing: it may
+    /// still run on another node.
+    HeldBack,
+    /// The same, but there is a part of it that the client should see soon.
+    Showable,
+    /// The client will see nothing of it.
+    Refused(Cause),
+}
+
+/// What the client may send that belongs to this batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Intake {
+    #[default]
+    Closed,
+    UntilSync,
+    /// Data, for a Query (which then ends by itself) or up to a Sync.
+    CopyIn {
+        simple: bool,
+    },
+}
+
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// The batch is a read outside a transaction, and its bytes are still here: it may run on another node.
-    rerunnable: bool,
-    /// The client has seen a part of the answer.
-    committed: bool,
-    /// Why the batch must run elsewhere.
-    pub refused: Option<Cause>,
-    /// The client may send more that belongs to this batch.
-    pub open: bool,
-    pub copying: bool,
-    simple_copy: bool,
+    answer: Answer,
+    intake: Intake,
     /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
     pub skipped: bool,
     /// The SQLSTATE of the first error that the client was told.
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
     pub server_gone: bool,
+    /// What it said, when that was no answer to anything.
+    pub farewell: Option<Error>,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
     /// A parameter that classification depends on may have changed.
@@ -34,34 +55,72 @@ pub struct Watch {
 
 impl Watch {
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
-    pub fn new(rerunnable: bool, open: bool, skipped: bool) -> Self {
-        Self { rerunnable: rerunnable && !open, open, skipped, ..Self::default() }
+    pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
+        let (answer, intake) = match (may_rerun, open) {
+            (_, true) => (Answer::Shown, Intake::UntilSync),
+            (true, false) => (Answer::HeldBack, Intake::Closed),
+            (false, false) => (Answer::Shown, Intake::Closed),
+        };
+        Self { answer, intake, skipped, ..Self::default() }
     }
 
+    /// The client must see nothing yet.
+    pub fn holds_back(&self) -> bool {
+        self.answer != Answer::Shown
+    }
+
+    /// Why the batch must run elsewhere.
+    pub fn refused(&self) -> Option<Cause> {
+        match self.answer {
+            Answer::Refused(cause) => Some(cause),
+            Answer::Shown | Answer::HeldBack | Answer::Showable => None,
+        }
+    }
+
+    /// The batch may still run on another node.
     pub fn may_rerun(&self) -> bool {
-        self.rerunnable && !self.committed
+        matches!(self.answer, Answer::HeldBack | Answer::Showable)
     }
 
-    /// Too much waits to be shown to be held back any longer.
-    pub fn commit(&mut self) {
-        self.committed = true;
+    fn refuse(&mut self, cause: Option<Cause>) {
+        if let (true, Some(cause)) = (self.may_rerun(), cause) {
+            self.answer = Answer::Refused(cause);
+        }
     }
 
-    pub fn server_is_gone(&mut self) {
+    /// The client is about to see what has come, if there is a reason to show it.
+    pub fn show(&mut self, too_much_waits: bool) {
+        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && too_much_waits) {
+            self.answer = Answer::Shown;
+        }
+    }
+
+    /// The connection is gone. True: the batch may run elsewhere.
+    pub fn lose_server(&mut self) -> bool {
         self.server_gone = true;
+        self.refuse(Some(Cause::Lost));
+        self.refused().is_some()
     }
 
-    pub fn refuse_as_lost(&mut self) {
-        self.refused.get_or_insert(Cause::Lost);
+    /// The client may send more that belongs to this batch.
+    pub fn is_open(&self) -> bool {
+        self.intake != Intake::Closed
     }
 
-    /// Notes a message of the client's in an open batch. True: it ends the batch.
-    pub fn client_sent(&mut self, message: u8) -> bool {
-        match message {
-            tag::COPY_DONE | tag::COPY_FAIL => std::mem::take(&mut self.copying) && self.simple_copy,
-            tag::SYNC => !self.copying,
-            tag::QUERY | tag::FUNCTION_CALL => true,
-            _ => false,
+    /// Notes a message of the client's in an open batch.
+    pub fn client_sent(&mut self, message: u8) {
+        self.intake = match (self.intake, message) {
+            (Intake::CopyIn { .. }, tag::COPY_DONE | tag::COPY_FAIL) => self.after_copy(),
+            (Intake::UntilSync, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) => Intake::Closed,
+            (intake, _) => intake,
+        };
+    }
+
+    fn after_copy(&self) -> Intake {
+        match self.intake {
+            Intake::CopyIn { simple: true } => Intake::Closed,
+            Intake::CopyIn { simple: false } => Intake::UntilSync,
+            intake => intake,
         }
     }
 
@@ -84,7 +143,9 @@ impl Observer for Observed<'_> {
     fn ready(&mut self, status: TransactionStatus, visible: bool) {
         *self.status = status;
         // A server that refused to copy in can be ready before the client has sent all: that is the batch's end.
-        self.watch.open &= !visible;
+        if visible {
+            self.watch.intake = Intake::Closed;
+        }
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
@@ -95,31 +156,41 @@ impl Observer for Observed<'_> {
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
         let watch = &mut *self.watch;
         watch.server_gone |= fields.is_fatal();
-        if watch.may_rerun() {
-            watch.refused = watch.refused.or(Cause::of(fields));
-        }
-        if std::mem::take(&mut watch.copying) && watch.simple_copy {
-            watch.open = false;
-        }
-        if watch.refused.is_none() {
+        watch.intake = watch.after_copy();
+        // What has come with the error is not shown yet, and need not be.
+        watch.refuse(Cause::of(fields));
+        if watch.refused().is_none() {
             watch.error.get_or_insert(fields.sqlstate);
         }
-        watch.refused.is_some()
+        watch.refused().is_some()
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
+        if fields.is_fatal() {
+            self.watch.refuse(Cause::of(fields));
+        }
+        if self.watch.refused().is_some() {
+            return;
+        }
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
         self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
     }
 
-    fn copy_in(&mut self, simple: bool) {
-        let watch = &mut *self.watch;
-        (watch.open, watch.copying, watch.simple_copy) = (true, true, simple);
+    fn farewell(&mut self, fields: &ErrorFields<'_>) {
+        self.watch.server_gone = true;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        self.watch.farewell = Some(Error::new(Fault::Node, text(&fields.sqlstate), text(fields.message)));
     }
 
-    fn committed(&mut self) {
-        self.watch.committed = true;
+    fn copy_in(&mut self, simple: bool) {
+        self.watch.intake = Intake::CopyIn { simple };
+    }
+
+    fn showable(&mut self) {
+        if self.watch.answer == Answer::HeldBack {
+            self.watch.answer = Answer::Showable;
+        }
     }
 }

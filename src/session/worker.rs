@@ -124,6 +124,11 @@ impl Worker {
         }
     }
 
+    /// Wakes all sessions, so that those whose node has become unreachable notice.
+    pub fn rouse(&self) {
+        self.seats.borrow().iter().for_each(|seat| seat.waker.wake_by_ref());
+    }
+
     fn count_classifications(&self) {
         let stats = self.classifier.borrow().stats;
         let before = self.counted.replace(stats);
