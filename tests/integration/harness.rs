@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, TlsIdentity};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::target::Target;
 
@@ -98,6 +98,8 @@ impl Drop for Database<'_> {
 /// A certificate for 127.0.0.1 and localhost, and the authority that signed it.
 pub fn identity() -> (String, TlsIdentity) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
+    params.distinguished_name.push(DnType::CommonName, "the tests' authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();

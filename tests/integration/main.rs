@@ -7,12 +7,18 @@
     reason = "a test ends where something is not as it should be"
 )]
 
+mod bulk;
+mod cancel;
 mod cluster;
 mod demo;
 mod exact;
+mod exact_copy;
 mod frames;
 mod harness;
 mod harness_check;
+mod hostile;
+mod lifecycle;
+mod login;
 mod proxy;
 mod raw;
 mod target;
@@ -30,7 +36,18 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: &[&[Test]] = &[cluster::TESTS, harness_check::TESTS, demo::TESTS, exact::TESTS];
+    let tests: &[&[Test]] = &[
+        cluster::TESTS,
+        harness_check::TESTS,
+        demo::TESTS,
+        exact::TESTS,
+        exact_copy::TESTS,
+        bulk::TESTS,
+        cancel::TESTS,
+        hostile::TESTS,
+        lifecycle::TESTS,
+        login::TESTS,
+    ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {

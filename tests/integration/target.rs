@@ -35,7 +35,12 @@ impl Target {
     }
 
     pub async fn connect(&self) -> Client {
-        let (client, connection) = self.config().connect(NoTls).await.unwrap();
+        self.connect_as(USER).await
+    }
+
+    /// As another user with the same password.
+    pub async fn connect_as(&self, user: &str) -> Client {
+        let (client, connection) = self.config().user(user).connect(NoTls).await.unwrap();
         // Its error is also the client's, where the test sees it.
         tokio::spawn(connection);
         client
@@ -43,13 +48,18 @@ impl Target {
 
     /// Over TLS, and only if the certificate is `ca_pem`'s and names the host.
     pub async fn connect_tls(&self, ca_pem: &str) -> Client {
+        self.connect_tls_as(ca_pem, USER).await
+    }
+
+    /// As another user with the same password.
+    pub async fn connect_tls_as(&self, ca_pem: &str, user: &str) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = MakeRustlsConnect::new(tls.with_root_certificates(roots).with_no_client_auth());
         let mut config = self.config();
-        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        config.user(user).ssl_mode(tokio_postgres::config::SslMode::Require);
         let (client, connection) = config.connect(tls).await.unwrap();
         tokio::spawn(connection);
         client
