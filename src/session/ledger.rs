@@ -163,12 +163,13 @@ impl Ledger {
         verdict
     }
 
-    /// Removes the Syncs that were sent before the end of what is copied in.
+    /// Removes the Syncs that the server may have read while it copied in, and gives their number. The Execute is not
+    /// there any more.
     fn take_syncs_of_copy(&mut self) -> usize {
         let before = self.owed.len();
         let mut copying = true;
         self.owed.retain(|owed| {
-            copying &= !matches!(owed, Owed::CopyEnd);
+            copying &= !ends_copy(owed);
             !(copying && matches!(owed, Owed::Ready))
         });
         before - self.owed.len()
@@ -211,8 +212,7 @@ impl Ledger {
             Some(Owed::Execute) => {
                 self.copying_in = true;
                 // The client may have sent it all without waiting.
-                let ended = self.owed.iter().any(|owed| matches!(owed, Owed::CopyEnd));
-                if ended { Verdict::Pass } else { Verdict::CopyIn { simple: false } }
+                if self.owed.iter().skip(1).any(ends_copy) { Verdict::Pass } else { Verdict::CopyIn { simple: false } }
             }
             _ => Verdict::Violation,
         }
@@ -227,6 +227,7 @@ impl Ledger {
             Some(_) => {}
         }
         if std::mem::take(&mut self.copying_in) {
+            self.owed.pop_front();
             self.doubtful_syncs += self.take_syncs_of_copy();
         }
         self.skipping = true;
@@ -276,6 +277,11 @@ impl Ledger {
     pub fn take_unprepared(&mut self) -> Vec<Arc<Statement>> {
         std::mem::take(&mut self.unprepared)
     }
+}
+
+/// A server that copies in takes rows, Sync and Flush; by any other message the client ends it, well or not.
+fn ends_copy(owed: &Owed) -> bool {
+    !matches!(owed, Owed::Ready | Owed::Local { .. })
 }
 
 #[cfg(test)]
@@ -340,6 +346,7 @@ mod tests {
             (vec![Bind, Execute, CopyEnd, Ready], "2DCZ", "2DCZ"),
             (vec![Bind, Execute, CopyEnd, Ready], "2GEZ", "2GEZ"),
             (vec![Bind, Execute, Ready], "2GEZ", "2GEZ"),
+            (vec![Bind, Execute, Query, Ready, Query], "2GEZTDCZ", "2GEZTDCZ"),
             (vec![Query], "GCZ", "GCZ"),
             (vec![Query], "HddcCZ", "HddcCZ"),
             (vec![Bind, Execute, Ready], "2DC", "2DC…"),
