@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::frames::{COPY_DONE, SYNC, bind, copy_data, execute, parse, play, query, turn};
-use crate::harness::{Env, Test, wait_for};
+use crate::harness::{Database, Env, Test, wait_for};
 use crate::proxy::Proxy;
 use crate::raw::{Message, RawClient, tags};
 
@@ -153,8 +153,15 @@ fn copy_in(client: &mut RawClient, message: &[u8], times: usize) -> String {
     last_row(&play(client, &[turn(&[query("/* causeway: primary */ SELECT count(*) FROM t")], "Z")]))
 }
 
+/// A database whose statements are not logged: other tests search the log.
+fn quiet<'a>(env: &'a Env, test: &str) -> Database<'a> {
+    let database = env.database(test);
+    database.prepare(&format!("ALTER DATABASE {} SET log_statement = 'none'", database.name));
+    database
+}
+
 fn passes_without_being_held(env: &Env) {
-    let database = env.database("bulk");
+    let database = quiet(env, "bulk");
     database.prepare("CREATE UNLOGGED TABLE t (s text); ALTER TABLE t OWNER TO app");
     let proxy = Proxy::start(&env.shared().cluster, "");
     let target = proxy.target(&database.name);
@@ -170,7 +177,7 @@ fn passes_without_being_held(env: &Env) {
 
 fn idle_clients_hold_no_memory(env: &Env) {
     const CLIENTS: usize = 10;
-    let database = env.database("idle");
+    let database = quiet(env, "idle");
     let proxy = Proxy::start(&env.shared().cluster, "");
     let target = proxy.target(&database.name);
     let value = vec![b'x'; 10 * MIB];
