@@ -239,36 +239,37 @@ fn session_mode_keeps_one_server(env: &Env) {
     let settings = "[pool]\npool_mode = \"session\"\ndefault_pool_size = 1\nquery_wait_timeout = \"10s\"\n";
     let proxy = Proxy::start(&env.shared().cluster, settings);
     let target = proxy.target(&database.name);
-    let mut first = target.raw();
-    let pid = value(&run(&mut first, "SELECT pg_backend_pid()"));
-    for sql in [
-        "SET work_mem = '123kB'",
-        "CREATE TEMP TABLE left_over (n int)",
-        "PREPARE left_over AS SELECT 1",
-        "LISTEN left_over",
-        "SELECT pg_advisory_lock(4711)",
-        "BEGIN",
-    ] {
-        assert_eq!(error_code(&run(&mut first, sql)), "");
+    // What is left behind in a transaction takes another way out.
+    for last in ["SELECT 1", "BEGIN", "SELECT 1/0"] {
+        let mut first = target.raw();
+        let pid = value(&run(&mut first, "SELECT pg_backend_pid()"));
+        LEFT_BEHIND.iter().for_each(|sql| assert_eq!(error_code(&run(&mut first, sql)), "", "{sql}"));
+        run(&mut first, last);
+        assert_eq!(value(&run(&mut first, "SELECT pg_backend_pid()")), pid);
+        drop(first);
+        let mut second = target.raw();
+        let same = value(&run(&mut second, "SELECT pg_backend_pid()"));
+        assert_eq!(same, pid, "it is cleaned, not closed");
+        check(&CLEAN.map(|(sql, want)| (sql, want.to_owned())), |sql| value(&run(&mut second, sql)));
     }
-    assert_eq!(value(&run(&mut first, "SELECT pg_backend_pid()")), pid);
-    drop(first);
-    let mut second = target.raw();
-    let same = value(&run(&mut second, "SELECT pg_backend_pid()"));
-    assert_eq!(same, pid, "it is cleaned, not closed");
-    check(
-        &[
-            ("SHOW work_mem", "4MB"),
-            ("SELECT count(*) FROM pg_class WHERE relname = 'left_over'", "0"),
-            ("SELECT count(*) FROM pg_prepared_statements", "0"),
-            ("SELECT count(*) FROM pg_listening_channels()", "0"),
-            ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711", "0"),
-            ("SELECT pg_current_xact_id_if_assigned() IS NULL", "t"),
-        ]
-        .map(|(sql, want)| (sql, want.to_owned())),
-        |sql| value(&run(&mut second, sql)),
-    );
 }
+
+const LEFT_BEHIND: [&str; 5] = [
+    "SET work_mem = '123kB'",
+    "CREATE TEMP TABLE left_over (n int)",
+    "PREPARE left_over AS SELECT 1",
+    "LISTEN left_over",
+    "SELECT pg_advisory_lock(4711)",
+];
+
+const CLEAN: [(&str, &str); 6] = [
+    ("SHOW work_mem", "4MB"),
+    ("SELECT count(*) FROM pg_class WHERE relname = 'left_over'", "0"),
+    ("SELECT count(*) FROM pg_prepared_statements", "0"),
+    ("SELECT count(*) FROM pg_listening_channels()", "0"),
+    ("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711", "0"),
+    ("SELECT pg_current_xact_id_if_assigned() IS NULL", "t"),
+];
 
 fn http_says_how_it_is(env: &Env) {
     let cluster = harness::cluster(&ClusterOptions { replicas: 1, ..ClusterOptions::default() });
