@@ -9,11 +9,15 @@
 
 mod cluster;
 mod demo;
+mod faults;
 mod harness;
 mod harness_check;
+mod lag;
+mod outage;
 mod proxy;
 mod raw;
 mod target;
+mod traffic;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,8 +32,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: [&[Test]; 3] = [cluster::TESTS, harness_check::TESTS, demo::TESTS];
-    let trials = tests.into_iter().flatten().map(|&(name, test)| {
+    let tests: &[&[Test]] = &[cluster::TESTS, harness_check::TESTS, demo::TESTS, faults::TESTS, lag::TESTS, outage::TESTS];
+    let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {
             test(&env);
