@@ -43,9 +43,10 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     let _connected = shared.metrics.client();
     let limit = shared.config.limits.client_login_timeout;
     let room = count.is_within_limit();
-    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, room)).await;
-    match entered {
-        Ok(Some(session)) => session.run().await,
+    // On the heap, so that it goes when the session begins: an idle session should be small.
+    let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
+    match tokio::time::timeout(limit, entering).await {
+        Ok(Some(mut session)) => session.run().await,
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);
@@ -55,7 +56,7 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     drop(count);
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Session> {
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Box<Session>> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -73,15 +74,15 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
-    Some(admitted.into_session(worker, io).await)
+    Some(Box::new(admitted.into_session(worker, io).await))
 }
 
 /// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
 async fn open(worker: &Worker, mut io: LoginIo, door: &Door) -> Option<(LoginIo, First)> {
-    if let Some(acceptor) = &door.acceptor {
-        if io.opens_with_tls().await.ok()? {
-            io = shake_hands(io, acceptor, Opening::Direct).await?;
-        }
+    if let Some(acceptor) = &door.acceptor
+        && io.opens_with_tls().await.ok()?
+    {
+        io = shake_hands(io, acceptor, Opening::Direct).await?;
     }
     loop {
         match (next_request(&mut io).await, &door.acceptor) {
@@ -125,7 +126,7 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
     shared.metrics.cancel(outcome);
 }
 
-async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Session> {
+async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Box<Session>> {
     tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
     let metrics = &worker.shared.metrics;
     metrics.error(Origin::Causeway, error.sqlstate());
@@ -193,7 +194,8 @@ fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
     if room {
         return Ok(());
     }
-    let message = format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
+    let message =
+        format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
     Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
@@ -209,15 +211,19 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
 }
 
 /// What the cluster answers to the client's parameters: from memory when a server has taken the same ones before.
-async fn greet(worker: &Worker, cluster: &Cluster, pools: &PoolSet, startup: &Startup) -> Result<(Arc<Params>, Reported)> {
-    let greeting = match pools.greeting() {
-        Some(greeting) => greeting,
-        None => {
-            let lease = any_server(worker, cluster, pools).await?;
-            let greeting = pools.learn_greeting(&lease.reported);
-            lease.release(worker.now());
-            greeting
-        }
+async fn greet(
+    worker: &Worker,
+    cluster: &Cluster,
+    pools: &PoolSet,
+    startup: &Startup,
+) -> Result<(Arc<Params>, Reported)> {
+    let greeting = if let Some(greeting) = pools.greeting() {
+        greeting
+    } else {
+        let lease = any_server(worker, cluster, pools).await?;
+        let greeting = pools.learn_greeting(&lease.reported);
+        lease.release(worker.now());
+        greeting
     };
     let mut params = Params::default();
     for (name, value) in startup.settings()? {
@@ -287,7 +293,7 @@ impl Admitted {
             bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
             mode: self.mode,
             params: self.params,
-            client: Client { stream, input, discard: 0 },
+            client: Client { stream, input, discard: 0, received_bytes: 0 },
             collector: Collector::default(),
             lexis: Lexis::of(&self.reported),
             statements: ClientStatements::new(limits.max_client_statements),
@@ -298,6 +304,7 @@ impl Admitted {
             pins: Pins::default(),
             pipeline_open: false,
             skip_to_sync: false,
+            ddl_seen: false,
             last_replica: None,
             cluster: self.cluster,
             pools: self.pools,

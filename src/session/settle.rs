@@ -68,7 +68,12 @@ impl Session {
         self.release_if_free();
     }
 
-    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, usize) {
+    pub(super) async fn exchange(
+        &mut self,
+        bytes: usize,
+        watch: Watch,
+        survey: &mut Survey,
+    ) -> (Outcome, Watch, usize) {
         let Some(held) = &mut self.held else {
             return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
         };
@@ -107,7 +112,9 @@ impl Session {
         }
         let unprepared = self.ledger.take_unprepared();
         if let Some(held) = &mut self.held {
-            unprepared.iter().for_each(|statement| held.lease.prepared.forget(statement));
+            for statement in &unprepared {
+                held.lease.prepared.forget(statement);
+            }
         }
     }
 
@@ -116,16 +123,19 @@ impl Session {
         self.undo_failed();
         let Some(held) = &mut self.held else { return Ok(()) };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() => Ending::Failed,
+            _ if watch.error.is_some() || watch.skipped => Ending::Failed,
             TransactionStatus::Idle => Ending::Done,
             _ => Ending::InTransaction,
         };
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
-        if watch.parameters_changed {
-            if let Some(held) = &self.held {
-                self.lexis = Lexis::of(&held.lease.reported);
-            }
+        // Before its transaction has committed, a change could not be found.
+        if self.ddl_seen && self.status() == TransactionStatus::Idle {
+            self.ddl_seen = false;
+            self.facts.request_refresh();
+        }
+        if let Some(held) = self.held.as_ref().filter(|_| watch.parameters_changed) {
+            self.lexis = Lexis::of(&held.lease.reported);
         }
         if !watch.server_gone {
             self.release_if_free();
@@ -166,9 +176,7 @@ impl Session {
                 held.lease.prepared.clear();
                 self.statements.clear();
             }
-            if effects.intersects(Effects::DDL) {
-                self.facts.request_refresh();
-            }
+            self.ddl_seen |= effects.intersects(Effects::DDL);
         }
     }
 
@@ -178,7 +186,10 @@ impl Session {
         let metrics = view.nodes[held.node.index()].load.metrics();
         self.cluster.count_routed(held.node, reason);
         metrics.received_bytes.inc_by(watch.received_bytes);
-        self.worker.shared.metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.sent_bytes.inc_by(self.out.take_sent_bytes());
+        let metrics = &self.worker.shared.metrics;
+        metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.client_received_bytes.inc_by(std::mem::take(&mut self.client.received_bytes));
         if let Some(sqlstate) = watch.error {
             self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
         }
@@ -197,6 +208,8 @@ impl Session {
             self.registration.slot.is_done();
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
+            self.out.trim();
+            self.relay.trim();
         }
     }
 
