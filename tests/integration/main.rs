@@ -10,12 +10,16 @@
 mod cluster;
 mod demo;
 mod exact;
+mod faults;
 mod frames;
 mod harness;
 mod harness_check;
+mod lag;
+mod outage;
 mod proxy;
 mod raw;
 mod target;
+mod traffic;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,7 +34,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: &[&[Test]] = &[cluster::TESTS, harness_check::TESTS, demo::TESTS, exact::TESTS];
+    let tests: &[&[Test]] =
+        &[cluster::TESTS, harness_check::TESTS, demo::TESTS, exact::TESTS, faults::TESTS, lag::TESTS, outage::TESTS];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {
