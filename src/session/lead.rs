@@ -166,7 +166,7 @@ impl Session {
         if on_replica {
             self.last_replica = Some(node);
         }
-        self.held = Some(Held { lease, node, on_replica, unnamed_here: false });
+        self.held = Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false });
         Ok(())
     }
 

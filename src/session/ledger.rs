@@ -57,6 +57,9 @@ pub enum Verdict {
     Violation,
 }
 
+/// A usual batch owes fewer answers.
+const KEPT_OWED: usize = 64;
+
 #[derive(Debug, Default)]
 pub struct Ledger {
     owed: VecDeque<Owed>,
@@ -257,6 +260,11 @@ impl Ledger {
         self.skipping = false;
         self.copying_in = false;
         self.doubtful_syncs = 0;
+    }
+
+    /// Gives memory back that only a batch of many messages needed.
+    pub fn trim(&mut self) {
+        self.owed.shrink_to(KEPT_OWED);
     }
 
     /// What errors have undone since the last call, newest first.

@@ -93,6 +93,8 @@ struct Held {
     on_replica: bool,
     /// The client's unnamed statement is there.
     unnamed_here: bool,
+    /// A cancel request may still be under way to it.
+    cancelled: bool,
 }
 
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);

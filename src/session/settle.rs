@@ -205,17 +205,19 @@ impl Session {
     /// Lets the server go unless something keeps the session with it.
     pub(super) fn release_if_free(&mut self) {
         if self.must_keep() {
-            self.registration.slot.is_done();
+            let cancelled = self.registration.slot.is_done();
+            self.held.iter_mut().for_each(|held| held.cancelled |= cancelled);
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
-            self.out.trim();
-            self.relay.trim();
         }
+        self.out.trim();
+        self.relay.trim();
+        self.ledger.trim();
     }
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
     pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
-        let cancelled = self.registration.slot.is_done();
+        let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
         if gone || !server.input.is_empty() {

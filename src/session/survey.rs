@@ -59,6 +59,8 @@ impl Survey {
         if matches!(end, End::Overflow | End::Interrupted) {
             survey.write();
         }
+        // The message that is too long may be the first: what it is about, only a server can answer.
+        survey.needs_server |= end == End::Overflow;
         Ok(survey)
     }
 

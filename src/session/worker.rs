@@ -170,9 +170,8 @@ impl SeatGuard {
     /// The session waits for its client, outside a transaction. Whoever is idle must look at [`Self::must_leave`].
     pub fn is_idle(&self) {
         self.seat.idle_since.set(Some(self.worker.now()));
-        if self.worker.is_draining() {
-            self.seat.must_leave.set(Some(Leave::Shutdown));
-        }
+        // What was asked of it while it was idle before is over: it has worked since.
+        self.seat.must_leave.set(self.worker.is_draining().then_some(Leave::Shutdown));
     }
 
     pub fn is_busy(&self) {
