@@ -16,6 +16,7 @@ mod harness;
 mod harness_check;
 mod lag;
 mod outage;
+mod pgbench;
 mod proxy;
 mod raw;
 mod target;
@@ -34,8 +35,16 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: &[&[Test]] =
-        &[cluster::TESTS, harness_check::TESTS, demo::TESTS, exact::TESTS, faults::TESTS, lag::TESTS, outage::TESTS];
+    let tests: &[&[Test]] = &[
+        cluster::TESTS,
+        harness_check::TESTS,
+        demo::TESTS,
+        exact::TESTS,
+        faults::TESTS,
+        lag::TESTS,
+        outage::TESTS,
+        pgbench::TESTS,
+    ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {
