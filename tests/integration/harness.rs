@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, TlsIdentity};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use crate::target::Target;
 
@@ -99,6 +99,8 @@ impl Drop for Database<'_> {
 pub fn identity() -> (String, TlsIdentity) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate whose issuer has its own name for self-signed.
+    params.distinguished_name.push(DnType::CommonName, "the tests' certificate authority");
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod demo;
+mod drivers;
 mod exact;
 mod faults;
 mod frames;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         cluster::TESTS,
         harness_check::TESTS,
         demo::TESTS,
+        drivers::TESTS,
         exact::TESTS,
         faults::TESTS,
         lag::TESTS,

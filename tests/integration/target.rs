@@ -80,10 +80,15 @@ impl Target {
         self.run(command)
     }
 
-    /// What a libpq program prints; it must succeed.
-    pub fn run(&self, mut command: Command) -> String {
+    /// Leads a program that knows libpq's environment here.
+    pub fn lead(&self, command: &mut Command) {
         command.env("PGHOST", &self.host).env("PGPORT", self.port.to_string());
         command.env("PGUSER", USER).env("PGPASSWORD", PASSWORD).env("PGDATABASE", &self.database);
+    }
+
+    /// What a libpq program prints; it must succeed.
+    pub fn run(&self, mut command: Command) -> String {
+        self.lead(&mut command);
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `make install-deps`"));
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
