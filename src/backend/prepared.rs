@@ -92,14 +92,20 @@ impl Prepared {
         self.statements.to_back(&statement.id).is_some()
     }
 
-    /// Notes that the server will have it, and writes a Close for the one that has to go. True: a Close was written.
-    pub fn add(&mut self, statement: &Arc<Statement>, out: &mut Vec<u8>) -> bool {
+    /// Notes that the server will have it, and writes a Close for the one that has to go, if one has to.
+    pub fn add(&mut self, statement: &Arc<Statement>, out: &mut Vec<u8>) -> Option<Arc<Statement>> {
         let evicted = if self.statements.len() >= self.limit { self.statements.pop_front() } else { None };
         self.statements.insert(statement.id, Arc::clone(statement));
-        if let Some((_, evicted)) = &evicted {
-            Target::Statement(evicted.name()).write(tag::CLOSE, out);
-        }
-        evicted.is_some()
+        let (_, evicted) = evicted?;
+        Target::Statement(evicted.name()).write(tag::CLOSE, out);
+        Some(evicted)
+    }
+
+    /// The server turned out to have it still; it is the next one to go.
+    pub fn restore(&mut self, statement: Arc<Statement>) {
+        let id = statement.id;
+        self.statements.insert(id, statement);
+        self.statements.to_front(&id);
     }
 
     /// The server turned out not to have it.
@@ -145,12 +151,16 @@ mod tests {
         let statements = Statements::new(7);
         let [a, b, c] = [b"select 1", b"select 2", b"select 3"].map(|text| statements.intern(&parse(text, b"\0\0")));
         let (mut prepared, mut out) = (Prepared::new(2), Vec::new());
-        assert!(!prepared.add(&a, &mut out) && !prepared.add(&b, &mut out));
+        assert!(prepared.add(&a, &mut out).is_none() && prepared.add(&b, &mut out).is_none());
         assert!(prepared.touch(&a));
-        assert!(prepared.add(&c, &mut out));
+        let evicted = prepared.add(&c, &mut out).unwrap();
         let mut close = Vec::new();
         Target::Statement(b.name()).write(tag::CLOSE, &mut close);
         assert_eq!(out, close);
         assert!(prepared.touch(&a) && prepared.touch(&c) && !prepared.touch(&b));
+        // An error kept both messages from the server.
+        prepared.forget(&c);
+        prepared.restore(evicted);
+        assert!(!prepared.touch(&c) && prepared.touch(&b));
     }
 }

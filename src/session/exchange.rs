@@ -175,6 +175,9 @@ impl Exchange<'_> {
         let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
+        if !self.watch.may_rerun() {
+            self.ledger.keep_done();
+        }
         walked.map_err(|error| {
             self.watch.server_is_gone();
             Outcome::ServerLost(error)

@@ -222,6 +222,9 @@ impl Session {
     /// A replica refused the batch or went away: what that says of the statement and of the node.
     fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
         self.undo_failed();
+        for undo in self.ledger.take_done() {
+            self.statements.undo(undo);
+        }
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
         let cause = watch.refused.unwrap_or(Cause::Lost);

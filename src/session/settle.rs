@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
-use super::ledger::Owed;
+use super::ledger::{Missed, Owed};
 use super::pins::Ending;
 use super::survey::Survey;
 use super::translate::Translator;
@@ -104,15 +104,21 @@ impl Session {
         for undo in self.ledger.take_undone() {
             self.statements.undo(undo);
         }
-        let unprepared = self.ledger.take_unprepared();
         if let Some(held) = &mut self.held {
-            unprepared.iter().for_each(|statement| held.lease.prepared.forget(statement));
+            for missed in self.ledger.take_missed() {
+                match missed {
+                    Missed::Parse(statement) => held.lease.prepared.forget(&statement),
+                    Missed::Close(statement) => held.lease.prepared.restore(statement),
+                }
+            }
+            held.unnamed_here &= !undone;
         }
     }
 
     /// All answers are with the client: what the batch leaves behind.
     pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
         self.undo_failed();
+        self.ledger.keep_done();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
             _ if watch.error.is_some() => Ending::Failed,

@@ -123,7 +123,7 @@ impl Translator<'_> {
                 *self.unnamed_here = false;
             }
         }
-        self.ledger.push(Owed::Close { visible: true });
+        self.ledger.push(Owed::Close { visible: true, evicted: None });
         self.out.pass(range, self.input);
         Ok(())
     }
@@ -153,8 +153,8 @@ impl Translator<'_> {
 
     fn prepare(&mut self, statement: &Arc<Statement>) {
         let staged = self.out.stage(self.input);
-        if self.prepared.add(statement, staged) {
-            self.ledger.push(Owed::Close { visible: false });
+        if let Some(evicted) = self.prepared.add(statement, staged) {
+            self.ledger.push(Owed::Close { visible: false, evicted: Some(evicted) });
         }
         statement.put_parse(staged);
     }
