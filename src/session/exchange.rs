@@ -245,6 +245,7 @@ impl Exchange<'_> {
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;
+        self.survey.names_are_applied();
         self.feed.cursor = start + bytes;
         self.watch.open &= !ends_batch;
         Ok(())

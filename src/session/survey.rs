@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::batch::End;
 use super::statements::ClientStatements;
 use crate::error::Result;
@@ -26,8 +28,8 @@ pub struct Survey {
     /// Only a server can answer it.
     pub needs_server: bool,
     texts: u32,
-    /// The unnamed statement of this batch, once parsed.
-    unnamed: Option<Arc<Classified>>,
+    /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
+    named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
 }
 
 impl Default for Survey {
@@ -40,7 +42,7 @@ impl Default for Survey {
             fingerprint: None,
             needs_server: false,
             texts: 0,
-            unnamed: None,
+            named: HashMap::new(),
         }
     }
 }
@@ -56,7 +58,8 @@ impl Survey {
             survey.add(header.tag, &frame[HEADER_BYTES..], statements, classify)?;
             rest = after;
         }
-        if matches!(end, End::Overflow | End::Interrupted) {
+        // What follows belongs to the same transaction, and may write.
+        if matches!(end, End::Overflow | End::Interrupted) || end == End::Flush && survey.texts > 0 {
             survey.write();
         }
         Ok(survey)
@@ -81,9 +84,7 @@ impl Survey {
                 let parse = Parse::read(body)?;
                 let classified = classify.classify(parse.text);
                 self.mention(&classified);
-                if parse.name.is_empty() {
-                    self.unnamed = Some(classified);
-                }
+                self.named.insert(parse.name.into(), Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
             tag::DESCRIBE => {
@@ -91,12 +92,18 @@ impl Survey {
                     self.describe(name, statements, classify);
                 }
             }
-            tag::CLOSE => {
-                self.needs_server |= matches!(Target::read(body)?, Target::Portal(_));
-            }
+            tag::CLOSE => match Target::read(body)? {
+                Target::Portal(_) => self.needs_server = true,
+                Target::Statement(name) => _ = self.named.insert(name.into(), None),
+            },
             _ => {}
         }
         Ok(())
+    }
+
+    /// The client's statements are now what the messages so far have made of them.
+    pub fn names_are_applied(&mut self) {
+        self.named.clear();
     }
 
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
@@ -120,10 +127,13 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Option<Arc<Classified>> {
+        if let Some(here) = self.named.get(name) {
+            return here.clone();
+        }
         if !name.is_empty() {
             return statements.get(name).map(|statement| classify.classify(statement.text()));
         }
-        self.unnamed.clone().or_else(|| statements.unnamed().map(|parse| classify.classify(parse.text)))
+        statements.unnamed().map(|parse| classify.classify(parse.text))
     }
 
     /// A text that is prepared or described: it has no effects yet.
