@@ -76,7 +76,7 @@ struct Held {
     node: NodeId,
     /// It was leased as a replica: nothing that outlives a transaction may be done on it.
     on_replica: bool,
-    /// The client's unnamed statement is there.
+    /// Its unnamed statement is the client's; it has none if the client has none.
     unnamed_here: bool,
 }
 

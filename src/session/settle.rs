@@ -101,8 +101,10 @@ impl Session {
 
     /// Names and statements that failed messages had defined are as they were before.
     pub(super) fn undo_failed(&mut self) {
+        let mut undone = false;
         for undo in self.ledger.take_undone() {
             self.statements.undo(undo);
+            undone = true;
         }
         if let Some(held) = &mut self.held {
             for missed in self.ledger.take_missed() {

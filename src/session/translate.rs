@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
-use super::statements::ClientStatements;
+use super::statements::{ClientStatements, Undo};
+use crate::backend::params::Params;
 use crate::backend::prepared::{Prepared, Statement, Statements};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
@@ -19,7 +20,7 @@ pub struct Translator<'a> {
     pub interner: &'a Statements,
     pub statements: &'a mut ClientStatements,
     pub prepared: &'a mut Prepared,
-    /// The server holds the client's unnamed statement.
+    /// The server's unnamed statement is the client's.
     pub unnamed_here: &'a mut bool,
     /// The server got a statement under a client's own name: it must be cleaned before it is lent again.
     pub tainted: &'a mut bool,
@@ -59,7 +60,7 @@ impl Translator<'_> {
         if parse.name.is_empty() {
             self.statements.set_unnamed(body);
             *self.unnamed_here = true;
-            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: Some(Undo::unnamed()) });
             self.out.pass(range, self.input);
         } else if self.statements.get(parse.name).is_some() {
             self.parse_duplicate(range, parse.name);
@@ -119,7 +120,6 @@ impl Translator<'_> {
                 return Ok(());
             }
             if name.is_empty() {
-                self.statements.forget_unnamed();
                 *self.unnamed_here = false;
             }
         }
@@ -144,10 +144,17 @@ impl Translator<'_> {
     }
 
     fn bring_unnamed(&mut self) {
-        if let (false, Some(parse)) = (*self.unnamed_here, self.statements.unnamed()) {
-            parse.write(self.out.stage(self.input));
+        if std::mem::replace(self.unnamed_here, true) {
+            return;
+        }
+        let out = self.out.stage(self.input);
+        if let Some(parse) = self.statements.unnamed() {
+            parse.write(out);
             self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
-            *self.unnamed_here = true;
+        } else {
+            // The server may have another client's.
+            Target::Statement(b"").write(tag::CLOSE, out);
+            self.ledger.push(Owed::Close { visible: false, evicted: None });
         }
     }
 
