@@ -63,6 +63,7 @@ impl Relay {
         self.stretch = 0..0;
         self.staged.clear();
         self.staged_sent = 0;
+        self.passing = 0;
     }
 
     /// Ready when the client's kernel has all that is for it; gives back the input's memory as far as possible.

@@ -79,7 +79,11 @@ impl Translator<'_> {
 
     /// The name is in use: the server says so in its own words once it knows the name.
     fn parse_duplicate(&mut self, range: Range<usize>, name: &[u8]) {
-        Parse { name, text: b"", types: &[0, 0] }.write(self.out.stage(self.input));
+        let out = self.out.stage(self.input);
+        // It knows the name already if this happened before.
+        Target::Statement(name).write(tag::CLOSE, out);
+        Parse { name, text: b"", types: &[0, 0] }.write(out);
+        self.ledger.push(Owed::Close { visible: false, evicted: None });
         self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
         self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
         self.out.pass(range, self.input);
@@ -116,6 +120,11 @@ impl Translator<'_> {
     fn close(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         if let Target::Statement(name) = Target::read(body)? {
             if let Some(undo) = self.statements.close(name) {
+                if *self.tainted {
+                    // It may know the name itself, from a duplicate.
+                    Target::Statement(name).write(tag::CLOSE, self.out.stage(self.input));
+                    self.ledger.push(Owed::Close { visible: false, evicted: None });
+                }
                 self.ledger.push(Owed::Local { answer: CLOSE_COMPLETE, undo: Some(undo) });
                 return Ok(());
             }
