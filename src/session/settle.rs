@@ -123,12 +123,13 @@ impl Session {
         self.ledger.keep_done();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() => Ending::Failed,
-            TransactionStatus::Idle => Ending::Done,
-            _ => Ending::InTransaction,
+            _ if watch.error.is_some() && !survey.transaction_control => Ending::Failed,
+            TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
+            _ => Ending::Unsettled,
         };
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
+        self.forget_cleared(survey.effects, ending, watch);
         if watch.parameters_changed {
             if let Some(held) = &self.held {
                 self.lexis = Lexis::of(&held.lease.reported);
@@ -153,20 +154,29 @@ impl Session {
             tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
         }
         held.lease.tainted |= effects.intersects(Effects::LASTING);
-        if effects.intersects(Effects::CLEAR_ALL) && ending == Ending::Done {
+        if ending != Ending::Failed && effects.intersects(Effects::DDL) {
+            self.facts.request_refresh();
+        }
+    }
+
+    /// What the client has dropped with RESET ALL, DEALLOCATE ALL or DISCARD ALL. Where it is not certain that it has,
+    /// the server must be cleaned before anybody else gets it.
+    fn forget_cleared(&mut self, effects: Effects, ending: Ending, watch: &Watch) {
+        let Some(held) = &mut self.held else { return };
+        let all = effects.intersects(Effects::CLEAR_ALL);
+        if all && ending == Ending::Done {
             held.lease.tainted = false;
         }
-        if ending != Ending::Failed {
-            if effects.intersects(Effects::CLEAR_SET.union(Effects::CLEAR_ALL)) {
-                held.lease.parameters_were_reset();
+        if all || effects.intersects(Effects::CLEAR_SET) {
+            match ending {
+                Ending::Done => held.lease.parameters_were_reset(),
+                Ending::Unsettled | Ending::Failed => held.lease.tainted = true,
             }
-            if effects.intersects(Effects::CLEAR_PREPARE.union(Effects::CLEAR_ALL)) {
-                held.lease.prepared.clear();
-                self.statements.clear();
-            }
-            if effects.intersects(Effects::DDL) {
-                self.facts.request_refresh();
-            }
+        }
+        // No rollback and no error behind it brings statements back.
+        if watch.deallocated_all {
+            held.lease.prepared.clear();
+            self.statements.clear();
         }
     }
 

@@ -69,10 +69,9 @@ impl ClientStatements {
         };
     }
 
-    /// DEALLOCATE ALL and DISCARD ALL.
+    /// DEALLOCATE ALL and DISCARD ALL, which leave the unnamed statement.
     pub fn clear(&mut self) {
         self.named.clear();
-        self.forget_unnamed();
     }
 
     /// Remembers the unnamed statement, so that a later batch can bind it on whichever server it gets.

@@ -25,6 +25,8 @@ pub struct Watch {
     pub server_gone: bool,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
+    /// All prepared statements are gone, whatever came after.
+    pub deallocated_all: bool,
     /// A parameter that classification depends on may have changed.
     pub parameters_changed: bool,
     pub received_bytes: u64,
@@ -113,6 +115,10 @@ impl Observer for Observed<'_> {
     fn copy_in(&mut self, simple: bool) {
         let watch = &mut *self.watch;
         (watch.open, watch.copying, watch.simple_copy) = (true, true, simple);
+    }
+
+    fn completed(&mut self, tag: &[u8]) {
+        self.watch.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
     }
 
     fn committed(&mut self) {
