@@ -100,6 +100,8 @@ struct Session {
     mode: PoolMode,
     /// What the client asked for at login; follows it from server to server.
     params: Arc<Params>,
+    /// Those of them that a statement's meaning may depend on.
+    meaning: Arc<Params>,
     client: Client,
     collector: Collector,
     lexis: Lexis,
@@ -109,6 +111,8 @@ struct Session {
     relay: Relay,
     held: Option<Held>,
     pins: Pins,
+    /// The transaction under way has settings of its own.
+    local_settings: bool,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.

@@ -39,6 +39,8 @@ impl Session {
         }
         let mut translator = Translator {
             interner: &self.worker.shared.statements,
+            meaning: &self.meaning,
+            apart: self.local_settings || !self.pins.is_empty(),
             statements: &mut self.statements,
             prepared: &mut server.prepared,
             unnamed_here: &mut held.unnamed_here,
@@ -80,6 +82,8 @@ impl Session {
             client_buffers: &self.worker.client_buffers,
             server_buffers: &self.worker.server_buffers,
             interner: &self.worker.shared.statements,
+            meaning: &self.meaning,
+            apart: self.local_settings || !self.pins.is_empty(),
             classify: Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis },
             survey,
             client: &mut self.client,
@@ -127,6 +131,10 @@ impl Session {
             TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
             _ => Ending::Unsettled,
         };
+        let in_transaction = held.lease.status != TransactionStatus::Idle;
+        self.local_settings = in_transaction && (self.local_settings || survey.effects.intersects(Effects::LOCAL));
+        // Perhaps a plan that no longer fits its tables: no other client shall have it.
+        held.lease.tainted |= watch.error == Some(*b"0A000");
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
         self.forget_cleared(survey.effects, ending, watch);

@@ -18,6 +18,10 @@ use crate::wire::frontend::{Bind, Parse, Target, tag};
 #[derive(Debug)]
 pub struct Translator<'a> {
     pub interner: &'a Statements,
+    /// The login parameters that a statement's meaning may depend on.
+    pub meaning: &'a Arc<Params>,
+    /// The session has settings that others do not have: what is prepared now means what it does to nobody else.
+    pub apart: bool,
     pub statements: &'a mut ClientStatements,
     pub prepared: &'a mut Prepared,
     /// The server's unnamed statement is the client's.
@@ -65,7 +69,8 @@ impl Translator<'_> {
         } else if self.statements.get(parse.name).is_some() {
             self.parse_duplicate(range, parse.name);
         } else {
-            let statement = self.interner.intern(&parse);
+            let statement =
+                if self.apart { self.interner.own(&parse) } else { self.interner.intern(&parse, self.meaning) };
             let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
             if self.prepared.touch(&statement) {
                 self.ledger.push(Owed::Local { answer: PARSE_COMPLETE, undo });
@@ -146,6 +151,7 @@ impl Translator<'_> {
         let statement = Arc::clone(self.statements.get(name)?);
         if !self.prepared.touch(&statement) {
             self.prepare(&statement);
+            *self.tainted |= self.apart;
             let statement = Some(Arc::clone(&statement));
             self.ledger.push(Owed::Parse { visible: false, statement, undo: None });
         }
