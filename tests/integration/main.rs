@@ -11,8 +11,12 @@ mod cluster;
 mod demo;
 mod harness;
 mod harness_check;
+mod prepared;
 mod proxy;
 mod raw;
+mod routing;
+mod speech;
+mod state;
 mod target;
 
 use std::process::ExitCode;
@@ -28,7 +32,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: [&[Test]; 3] = [cluster::TESTS, harness_check::TESTS, demo::TESTS];
+    let tests: [&[Test]; 6] =
+        [cluster::TESTS, harness_check::TESTS, demo::TESTS, routing::TESTS, state::TESTS, prepared::TESTS];
     let trials = tests.into_iter().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {

@@ -102,10 +102,19 @@ impl RawClient {
 
     /// Logs in with a cleartext password or scram-sha-256, whichever is asked for, and reads to ReadyForQuery.
     pub fn login(&mut self, user: &str, password: &str, database: &str) {
-        self.startup(&[("user", user), ("database", database)]);
+        let greeting = self.login_with(password, &[("user", user), ("database", database)]);
+        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())));
+    }
+
+    /// The same with any start-up parameters; gives what follows the login, which may be an error.
+    pub fn login_with(&mut self, password: &str, parameters: &[(&str, &str)]) -> Vec<Message> {
+        self.startup(parameters);
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let (tag, body) = self.read().expect("login");
+            if tag == 'E' {
+                return vec![(tag, body)];
+            }
             assert_eq!(tag, 'R', "{}", String::from_utf8_lossy(&body));
             let (kind, data) = body.split_first_chunk().unwrap();
             match i32::from_be_bytes(*kind) {
@@ -125,8 +134,7 @@ impl RawClient {
                 other => panic!("authentication request {other}"),
             }
         }
-        let last = self.read_to('Z');
-        assert_eq!(last.last(), Some(&('Z', b"I".to_vec())));
+        self.read_to('Z')
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::harness::{PASSWORD, USER};
-use crate::raw::RawClient;
+use crate::raw::{Message, RawClient};
 
 /// Debian's own, which has the distribution's psycopg2.
 const PYTHON: &str = "/usr/bin/python3";
@@ -60,6 +60,14 @@ impl Target {
         let mut client = RawClient::connect(&self.host, self.port);
         client.login(USER, PASSWORD, &self.database);
         client
+    }
+
+    /// The same with further start-up parameters; also gives what follows the login.
+    pub fn raw_with(&self, parameters: &[(&str, &str)]) -> (RawClient, Vec<Message>) {
+        let mut client = RawClient::connect(&self.host, self.port);
+        let login = [("user", USER), ("database", self.database.as_str())];
+        let greeting = client.login_with(PASSWORD, &[&login[..], parameters].concat());
+        (client, greeting)
     }
 
     /// What psql prints for `input`, one statement or command a line; it must succeed.
