@@ -95,6 +95,13 @@ impl Error {
         self
     }
 
+    /// Says where the setting is that led to it: `causeway.toml:12`.
+    #[must_use]
+    pub fn at(mut self, origin: &str) -> Self {
+        self.message = format!("{origin}: {}", self.message);
+        self
+    }
+
     /// Nothing was sent: any other server will do.
     #[must_use]
     pub fn retry_elsewhere(mut self) -> Self {

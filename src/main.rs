@@ -26,18 +26,18 @@ fn main() -> ExitCode {
 fn execute(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Run(options) => {
-            let mut config = options.config().map_err(broken)?;
+            let mut config = options.config().map_err(|errors| broken(&errors))?;
             cli.log.over(&mut config.log);
             logging::init(&config.log)?;
             app::commands::run(config)?;
         }
         Command::Check { file } => {
-            let config = config::load(file).map_err(broken)?;
+            let config = config::load(file).map_err(|errors| broken(&errors))?;
             show(&format!("ok\n{}", check::summary(&config)))?;
         }
         Command::Explain { config, database, sql } => {
             start_logging(cli)?;
-            let config = config.as_deref().map(config::load).transpose().map_err(broken)?;
+            let config = config.as_deref().map(config::load).transpose().map_err(|errors| broken(&errors))?;
             show(&app::commands::explain(config.as_ref(), database.as_deref(), sql)?)?;
         }
         Command::Demo(options) => {
@@ -55,7 +55,7 @@ fn start_logging(cli: &Cli) -> Result<()> {
     Ok(logging::init(&log)?)
 }
 
-fn broken(errors: ConfigErrors) -> anyhow::Error {
+fn broken(errors: &ConfigErrors) -> anyhow::Error {
     anyhow!("the configuration has errors\n{errors}")
 }
 

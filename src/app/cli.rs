@@ -16,7 +16,7 @@ Examples:
   With a file, checked first:
     causeway check causeway.toml && causeway run --config causeway.toml
   Where would this go?
-    causeway explain 'SELECT nextval(''orders_id_seq'')'";
+    causeway explain \"SELECT nextval('orders_id_seq')\"";
 
 const RUN_USAGE: &str = "\
 causeway run [OPTIONS] --config <FILE>

@@ -75,7 +75,11 @@ impl Stop {
 /// No node of the cluster that serves the database could be asked in time.
 pub fn explain(config: Option<&Config>, database: Option<&str>, sql: &str) -> Result<String> {
     let lines = match config {
-        None => explain_text(sql.as_bytes(), &CatalogFacts::unloaded()),
+        None => {
+            let mut lines = explain_text(sql.as_bytes(), &CatalogFacts::unloaded());
+            lines.push("facts:       only what is built in; --config takes the rest from the primary".to_owned());
+            lines
+        }
         Some(config) => runtime()?.block_on(async {
             let limit = tokio::time::timeout(EXPLAIN_LIMIT, explain_with_facts(config, database, sql));
             limit.await.unwrap_or_else(|_| {
@@ -86,7 +90,7 @@ pub fn explain(config: Option<&Config>, database: Option<&str>, sql: &str) -> Re
             })
         })?,
     };
-    Ok(lines.join("\n"))
+    Ok(lines.join("\n") + "\n")
 }
 
 async fn explain_with_facts(config: &Config, database: Option<&str>, sql: &str) -> Result<Vec<String>> {

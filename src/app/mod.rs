@@ -13,7 +13,7 @@ mod plane;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
@@ -48,8 +48,20 @@ pub struct Running {
     metrics_address: Option<SocketAddr>,
     phase: watch::Sender<Phase>,
     workers: Vec<oneshot::Receiver<()>>,
-    /// `None` once it is shut down.
-    control_plane: Option<Runtime>,
+    _control_plane: ControlPlane,
+}
+
+/// The control plane's runtime. A runtime may not wait for its tasks where another one runs, so it ends in the
+/// background.
+#[derive(Debug)]
+struct ControlPlane(Option<Runtime>);
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Running {
@@ -90,9 +102,6 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Ended);
-        if let Some(control_plane) = self.control_plane.take() {
-            control_plane.shutdown_background();
-        }
     }
 }
 
@@ -108,6 +117,7 @@ pub async fn start(config: Config) -> Result<Running> {
         .build()
         .map_err(|error| internal("the control plane cannot start").source(error))?;
     let handle = control_plane.handle().clone();
+    let control_plane = ControlPlane(Some(control_plane));
     let config = Arc::new(config);
     let shared = {
         let (config, handle) = (Arc::clone(&config), handle.clone());
@@ -119,7 +129,7 @@ pub async fn start(config: Config) -> Result<Running> {
         let (shared, phases) = (Arc::clone(&shared), phases.clone());
         on(&handle, async move { open_doors(&shared, &newcomers, &phases).await }).await?
     };
-    Ok(Running { shared, addresses, metrics_address, phase, workers, control_plane: Some(control_plane) })
+    Ok(Running { shared, addresses, metrics_address, phase, workers, _control_plane: control_plane })
 }
 
 /// Runs a part of the start on the control plane, so that its sockets and tasks live there.
@@ -147,7 +157,7 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         users: Authenticator::new(config.auth_type, &config.users)?,
         statements: Statements::new(random),
         cancels: Arc::new(Cancels::default()),
-        clients: (0..config.workers).map(|_| Default::default()).collect(),
+        clients: (0..config.workers).map(|_| AtomicUsize::default()).collect(),
         metrics,
         config,
     }))
@@ -196,7 +206,8 @@ async fn open_doors(
     let mut sockets = Vec::new();
     for listener in &shared.config.listeners {
         let door = Arc::new(door(listener)?);
-        for socket in listen::bind(&listener.address).await? {
+        let bound = listen::bind(&listener.address).await;
+        for socket in bound.map_err(|error| error.at(&listener.origin))? {
             sockets.push((socket, Arc::clone(&door)));
         }
     }
@@ -224,7 +235,7 @@ async fn open_admin(shared: &Arc<Shared>, phases: &watch::Receiver<Phase>) -> Re
     let Some(settings) = &shared.config.metrics else { return Ok(None) };
     let failed = |error| {
         let message = format!("metrics.address {} cannot be listened on", settings.address);
-        Error::new(Fault::Limit, sqlstate::INTERNAL_ERROR, message).source(error)
+        Error::new(Fault::Limit, sqlstate::INTERNAL_ERROR, message).source(error).at(&settings.origin)
     };
     let listener = tokio::net::TcpListener::bind(settings.address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -69,7 +69,10 @@ fn put_literal(sql: &mut Vec<u8>, text: &[u8]) {
 
 /// What a server reported with ParameterStatus, in the order in which it did; values in no particular encoding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reported(Vec<(Arc<[u8]>, Arc<[u8]>)>);
+pub struct Reported(Vec<Parameter>);
+
+/// Name and value.
+type Parameter = (Arc<[u8]>, Arc<[u8]>);
 
 impl Reported {
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
@@ -95,7 +98,9 @@ mod tests {
 
     fn params(pairs: &[(&str, &str)]) -> Params {
         let mut params = Params::default();
-        pairs.iter().for_each(|(name, value)| params.set(name, value.as_bytes()));
+        for (name, value) in pairs {
+            params.set(name, value.as_bytes());
+        }
         params
     }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::document::Document;
 use super::urls::from_urls_and_password;
 use super::validate::validate;
@@ -478,5 +480,19 @@ fn mistakes_in_urls() {
         let errors = urls(primary, &[replica], listen, None).unwrap_err().to_string();
         assert!(errors.lines().count() <= 2 && errors.contains(expected), "{primary} {replica}\n{errors}");
         assert!(!errors.contains("SECRET") && !errors.contains("RET"), "{errors}");
+    }
+}
+
+proptest! {
+    /// Damaged text is refused or read, in finite time.
+    #[test]
+    fn nothing_panics(start in 0..8000_usize, length in 0..200_usize, put in "[\\[\\]{}=\"'#.,a-z0-9\n ]{0,8}") {
+        let mut text = reference(true);
+        prop_assert!(text.is_ascii());
+        let [start, end] = [start, start + length].map(|at| at.min(text.len()));
+        text.replace_range(start..end, &put);
+        if let Err(errors) = read(&text) {
+            prop_assert!(errors.iter().all(|error| error.file == "c.toml" && !error.problem.is_empty()));
+        }
     }
 }

@@ -231,7 +231,9 @@ impl<S: Pooled> Waiting<S> {
             // The sender is dropped only with the pool.
             Ok(Err(_)) => return Err(self.timed_out(limit)),
             Err(_) => {
-                self.counted.take().map(WaitGuard::timed_out);
+                if let Some(counted) = self.counted.take() {
+                    counted.timed_out();
+                }
                 return Err(self.timed_out(limit));
             }
         };

@@ -1,3 +1,5 @@
+//! Pools under random use, and what each limit does.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
@@ -138,7 +140,9 @@ fn old_and_idle_servers_expire_down_to_the_minimum() {
     let pool = pool(Limits { min_size: 1, ..limits(3) });
     let leases: Vec<_> = (0..3).map(|id| connect(&pool, ONE, id)).collect();
     let start = Instant::now();
-    leases.into_iter().for_each(|lease| lease.release(start));
+    for lease in leases {
+        lease.release(start);
+    }
     let expired = |after: u64| pool.expired(ONE, start + Duration::from_secs(after)).len();
     assert_eq!(expired(1), 0);
     assert_eq!(expired(61), 2);
@@ -197,7 +201,7 @@ proptest! {
                         made += 1;
                     }
                 }
-                Step::Leave(nth) if !waiters.is_empty() => { let _ = waiters.swap_remove(nth % waiters.len()); }
+                Step::Leave(nth) if !waiters.is_empty() => drop(waiters.swap_remove(nth % waiters.len())),
                 _ => {}
             }
             prop_assert!(lent.len() <= size);

@@ -1,3 +1,5 @@
+//! Routes as a table, and what holds for all of them.
+
 use std::sync::Arc;
 
 use super::*;

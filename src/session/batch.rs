@@ -30,11 +30,18 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collected {
     /// The first `bytes` of the input.
-    Batch { bytes: usize, end: End },
+    Batch {
+        bytes: usize,
+        end: End,
+    },
     /// More must be read; with how many bytes in all the next message would be whole.
-    More { whole_at: usize },
+    More {
+        whole_at: usize,
+    },
     /// Messages that mean nothing now: `bytes` of the input and of what follows it.
-    Discard { bytes: usize },
+    Discard {
+        bytes: usize,
+    },
     Terminate,
 }
 
@@ -69,11 +76,12 @@ impl Collector {
                 tag::SYNC => Some(End::Sync),
                 tag::FLUSH => Some(End::Flush),
                 tag::TERMINATE if alone => return Ok(Collected::Terminate),
-                tag::TERMINATE => return Ok(batch(start, End::Interrupted)),
                 tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if alone => {
                     return Ok(Collected::Discard { bytes: header.frame_bytes });
                 }
-                tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => return Ok(batch(start, End::Interrupted)),
+                tag::TERMINATE | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {
+                    return Ok(batch(start, End::Interrupted));
+                }
                 _ => None,
             };
             let whole_at = start + header.frame_bytes;
@@ -96,8 +104,14 @@ fn batch(bytes: usize, end: End) -> Collected {
 pub fn check(message: u8, frame_bytes: usize, bounds: &Bounds) -> Result<()> {
     let limit = match message {
         tag::QUERY | tag::PARSE | tag::BIND | tag::FUNCTION_CALL | tag::COPY_DATA => bounds.max_message_bytes,
-        tag::EXECUTE | tag::DESCRIBE | tag::CLOSE | tag::SYNC | tag::FLUSH | tag::TERMINATE => SMALL_MESSAGE_BYTES,
-        tag::COPY_DONE | tag::COPY_FAIL => SMALL_MESSAGE_BYTES,
+        tag::EXECUTE
+        | tag::DESCRIBE
+        | tag::CLOSE
+        | tag::SYNC
+        | tag::FLUSH
+        | tag::COPY_DONE
+        | tag::COPY_FAIL
+        | tag::TERMINATE => SMALL_MESSAGE_BYTES,
         _ => return Err(Error::protocol(format!("invalid frontend message type {message}"))),
     };
     if frame_bytes <= limit {

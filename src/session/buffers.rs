@@ -43,7 +43,12 @@ impl Buffers {
     }
 
     /// Appends what the stream has to `buffer`, lending it memory when there is something to read. Ready(0): the end.
-    pub fn poll_fill(&self, stream: &mut Stream, buffer: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_fill(
+        &self,
+        stream: &mut Stream,
+        buffer: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         ready!(stream.poll_readable(cx))?;
         if buffer.capacity() == 0 {
             *buffer = self.lend();

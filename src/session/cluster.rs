@@ -23,7 +23,8 @@ pub struct Cluster {
 impl Cluster {
     pub fn new(config: config::Cluster, topology: Arc<Topology>, pools: Pools, facts: FactsStore) -> Self {
         let view = topology.view();
-        let routed = view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
+        let routed =
+            view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
         let routed = routed.collect();
         Self { config, topology, pools, facts, routed }
     }

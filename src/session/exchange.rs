@@ -10,19 +10,19 @@ use std::task::{Context, Poll};
 
 use super::batch::{Bounds, check};
 use super::buffers::Buffers;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
 use super::statements::ClientStatements;
+use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::Watch;
-use super::survey::Survey;
 use super::{Classify, Client, Held};
 use crate::backend::params::Params;
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
-use crate::wire::frame::{HEADER_BYTES, header};
-use crate::wire::frontend::tag;
+use crate::wire::frame::{HEADER_BYTES, Header, header};
+use crate::wire::frontend::{SYNC, Target, tag};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Exchange<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self.poll_steps(cx) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) if self.watch.refused.is_some() => Poll::Ready(Outcome::Refused),
+            Ok(Poll::Ready(())) if self.watch.refused().is_some() => Poll::Ready(Outcome::Refused),
             Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
             Err(outcome) => Poll::Ready(outcome),
         }
@@ -96,50 +96,66 @@ impl Exchange<'_> {
     fn poll_steps(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
         self.walk()?;
         loop {
-            let sent = self.poll_send(cx)?;
-            if sent && self.watch.open && self.translate().map_err(Outcome::ClientFault)? {
+            let sent = self.poll_send(cx);
+            if sent && self.client_speaks() && self.translate()? {
                 continue;
             }
             if self.poll_show(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             }
-            if sent && self.is_settled() && (self.watch.refused.is_some() || self.relay.pending_bytes() == 0) {
+            if sent && self.is_settled() && (self.watch.refused().is_some() || self.relay.pending_bytes() == 0) {
+                if self.ledger.needs_probe() {
+                    self.probe();
+                    continue;
+                }
                 return Ok(Poll::Ready(()));
             }
-            if self.poll_server(cx)? || (sent && self.watch.open && self.poll_client(cx)?) {
+            if self.poll_server(cx)? || (sent && self.client_speaks() && self.poll_client(cx)?) {
                 continue;
             }
             return Ok(Poll::Pending);
         }
     }
 
+    /// More of the client's bytes are the server's: of an open batch, or of a message that it has the head of.
+    fn client_speaks(&self) -> bool {
+        self.watch.is_open() || self.feed.passing > 0
+    }
+
     fn is_settled(&self) -> bool {
-        !self.watch.open && self.ledger.is_settled()
+        !self.client_speaks() && self.ledger.is_settled()
+    }
+
+    fn probe(&mut self) {
+        let staged = self.out.stage(&self.client.input);
+        Target::Portal(b"causeway_probe").write(tag::CLOSE, staged);
+        staged.extend_from_slice(SYNC);
+        self.ledger.push(Owed::Probe { closed: false });
     }
 
     /// True: everything is with the server's kernel.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
         let sent = match self.out.poll_send(&mut self.held.lease.stream, &self.client.input, cx) {
-            Poll::Pending => return Ok(false),
+            Poll::Pending => return false,
             Poll::Ready(sent) => sent,
         };
         if sent.is_err() {
             // A server that was ended has often said why: that is read before its end counts.
             self.out.clear();
         }
-        if self.watch.open || !self.watch.may_rerun() {
+        if !self.watch.holds_back() {
             bytes::Buf::advance(&mut self.client.input, self.feed.cursor);
             self.feed.cursor = 0;
         }
-        Ok(true)
+        true
     }
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        if self.watch.may_rerun() && self.relay.pending_bytes() > HELD_BACK_BYTES {
+        if self.relay.pending_bytes() > HELD_BACK_BYTES {
             self.watch.commit();
         }
-        if self.watch.may_rerun() && (self.watch.refused.is_some() || !self.is_settled()) {
+        if self.watch.holds_back() {
             return Ok(Poll::Ready(()));
         }
         match self.relay.poll_show(&mut self.client.stream, &mut self.held.lease.input, cx) {
@@ -163,9 +179,7 @@ impl Exchange<'_> {
     }
 
     fn server_ended(&mut self, end: io::Result<usize>) -> Outcome {
-        self.watch.server_is_gone();
-        if self.watch.may_rerun() {
-            self.watch.refuse_as_lost();
+        if self.watch.lose_server() {
             return Outcome::Refused;
         }
         let error = Error::node("the server closed the connection while it ran the statement");
@@ -180,28 +194,28 @@ impl Exchange<'_> {
         let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
-        if !self.watch.may_rerun() {
+        if !self.watch.holds_back() {
             self.ledger.keep_done();
         }
         walked.map_err(|error| {
-            self.watch.server_is_gone();
+            self.watch.lose_server();
             Outcome::ServerLost(error)
         })
     }
 
     /// True: something was read.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
-        match self.client_buffers.poll_fill(&mut self.client.stream, &mut self.client.input, cx) {
+        match self.client.poll_fill(self.client_buffers, cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(bytes)) if bytes > 0 => Ok(true),
-            Poll::Ready(_) => Err(Outcome::ClientLost),
+            Poll::Ready(0) => Err(Outcome::ClientLost),
+            Poll::Ready(_) => Ok(true),
         }
     }
 
     /// Passes on what the client has sent of an open batch or a COPY. True: there is something to send.
-    fn translate(&mut self) -> Result<bool> {
+    fn translate(&mut self) -> std::result::Result<bool, Outcome> {
         let before = self.feed.cursor;
-        while self.watch.open {
+        while self.client_speaks() {
             let start = self.feed.cursor;
             let here = self.client.input.len() - start;
             if self.feed.passing > 0 {
@@ -213,24 +227,30 @@ impl Exchange<'_> {
                 }
                 continue;
             }
-            let Some(header) = header(&self.client.input[start..])? else { break };
-            check(header.tag, header.frame_bytes, &self.bounds)?;
+            let Some(header) = header(&self.client.input[start..]).map_err(Outcome::ClientFault)? else { break };
             if header.tag == tag::TERMINATE {
-                return Err(Error::protocol("the client ended the session inside a batch"));
+                return Err(Outcome::ClientLost);
             }
-            if header.frame_bytes <= here {
-                self.frame(header.tag, start, header.frame_bytes)?;
-            } else if header.tag == tag::COPY_DATA && self.watch.copying {
-                self.feed.passing = header.frame_bytes;
-            } else if header.frame_bytes > self.bounds.max_batch_bytes {
-                if !self.long_frame(header.tag, header.frame_bytes)? {
-                    break;
-                }
-            } else {
+            if !self.translate_frame(header, start, here).map_err(Outcome::ClientFault)? {
                 break;
             }
         }
         Ok(self.feed.cursor > before)
+    }
+
+    /// The frame that starts at `start`, of which `here` bytes have come. False: too few.
+    fn translate_frame(&mut self, header: Header, start: usize, here: usize) -> Result<bool> {
+        check(header.tag, header.frame_bytes, &self.bounds)?;
+        if header.frame_bytes <= here {
+            self.frame(header.tag, start, header.frame_bytes).map(|()| true)
+        } else if header.tag == tag::COPY_DATA {
+            self.feed.passing = header.frame_bytes;
+            Ok(true)
+        } else if header.frame_bytes > self.bounds.max_batch_bytes {
+            self.long_frame(header.tag, header.frame_bytes)
+        } else {
+            Ok(false)
+        }
     }
 
     fn pass_on(&mut self, bytes: usize) {
@@ -241,18 +261,12 @@ impl Exchange<'_> {
 
     /// A whole message of an open batch.
     fn frame(&mut self, message: u8, start: usize, bytes: usize) -> Result<()> {
-        let ends_batch = self.watch.client_sent(message);
-        if self.watch.copying && matches!(message, tag::SYNC | tag::FLUSH) {
-            // A server that copies in ignores them.
-            self.feed.cursor = start + bytes;
-            return Ok(());
-        }
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;
         self.survey.names_are_applied();
         self.feed.cursor = start + bytes;
-        self.watch.open &= !ends_batch;
+        self.watch.client_sent(message);
         Ok(())
     }
 
@@ -262,7 +276,7 @@ impl Exchange<'_> {
         let Some(rewritten) = self.translator().long_frame(start, bytes)? else { return Ok(false) };
         self.feed.cursor += rewritten;
         self.feed.passing = bytes - rewritten;
-        self.watch.open &= !self.watch.client_sent(message);
+        self.watch.client_sent(message);
         Ok(true)
     }
 

@@ -10,7 +10,7 @@ use super::cancel::Registration;
 use super::cluster::Cluster;
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, Shared, Worker};
-use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session};
+use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session, Transaction};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -42,9 +42,10 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     let _connected = shared.metrics.client();
     let limit = shared.config.limits.client_login_timeout;
     let room = count.is_within_limit();
-    let entered = tokio::time::timeout(limit, enter(&worker, LoginIo::new(stream), &door, room)).await;
-    match entered {
-        Ok(Some(session)) => session.run().await,
+    // On the heap, so that it goes when the session begins: an idle session should be small.
+    let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
+    match tokio::time::timeout(limit, entering).await {
+        Ok(Some(mut session)) => session.run().await,
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);
@@ -54,7 +55,7 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     drop(count);
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Session> {
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Box<Session>> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -72,15 +73,15 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
-    Some(admitted.into_session(worker, io).await)
+    Some(Box::new(admitted.into_session(worker, io).await))
 }
 
 /// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
 async fn open(worker: &Worker, mut io: LoginIo, door: &Door) -> Option<(LoginIo, First)> {
-    if let Some(acceptor) = &door.acceptor {
-        if io.opens_with_tls().await.ok()? {
-            io = shake_hands(io, acceptor, Opening::Direct).await?;
-        }
+    if let Some(acceptor) = &door.acceptor
+        && io.opens_with_tls().await.ok()?
+    {
+        io = shake_hands(io, acceptor, Opening::Direct).await?;
     }
     loop {
         match (next_request(&mut io).await, &door.acceptor) {
@@ -124,7 +125,7 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
     shared.metrics.cancel(outcome);
 }
 
-async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Session> {
+async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Box<Session>> {
     tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
     let metrics = &worker.shared.metrics;
     metrics.error(Origin::Causeway, error.sqlstate());
@@ -192,7 +193,8 @@ fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
     if room {
         return Ok(());
     }
-    let message = format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
+    let message =
+        format!("sorry, too many clients already (limits.max_client_conn = {})", shared.config.limits.max_client_conn);
     Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
@@ -208,15 +210,19 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
 }
 
 /// What the cluster answers to the client's parameters: from memory when a server has taken the same ones before.
-async fn greet(worker: &Worker, cluster: &Cluster, pools: &PoolSet, startup: &Startup) -> Result<(Arc<Params>, Reported)> {
-    let greeting = match pools.greeting() {
-        Some(greeting) => greeting,
-        None => {
-            let lease = any_server(worker, cluster, pools).await?;
-            let greeting = pools.learn_greeting(&lease.reported);
-            lease.release(worker.now());
-            greeting
-        }
+async fn greet(
+    worker: &Worker,
+    cluster: &Cluster,
+    pools: &PoolSet,
+    startup: &Startup,
+) -> Result<(Arc<Params>, Reported)> {
+    let greeting = if let Some(greeting) = pools.greeting() {
+        greeting
+    } else {
+        let lease = any_server(worker, cluster, pools).await?;
+        let greeting = pools.learn_greeting(&lease.reported);
+        lease.release(worker.now());
+        greeting
     };
     let mut params = Params::default();
     for (name, value) in startup.settings()? {
@@ -286,7 +292,7 @@ impl Admitted {
             mode: self.mode,
             meaning: self.params.for_meaning(),
             params: self.params,
-            client: Client { stream, input, discard: 0 },
+            client: Client { stream, input, discard: 0, received_bytes: 0 },
             collector: Collector::default(),
             lexis: Lexis::of(&self.reported),
             statements: ClientStatements::new(limits.max_client_statements),
@@ -295,7 +301,7 @@ impl Admitted {
             relay: Relay::default(),
             held: None,
             pins: Pins::default(),
-            local_settings: false,
+            transaction: Transaction::default(),
             pipeline_open: false,
             skip_to_sync: false,
             last_replica: None,

@@ -136,7 +136,9 @@ impl Session {
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
             ),
             Refusal::NoReplica => (
-                format!("cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"),
+                format!(
+                    "cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"
+                ),
                 "Set routing.fallback = \"primary\", or raise routing.max_lag and routing.max_lag_bytes.",
             ),
         };
@@ -152,14 +154,16 @@ impl Session {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
-        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
-            .hint("Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY."))
+        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message).hint(
+            "Use SET LOCAL, do it outside the transaction, or begin with /* causeway: primary */ BEGIN READ ONLY.",
+        ))
     }
 
     async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
         let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
             Attempt::Server(lease) => lease,
-            attempt => self.obtain_slowly(node, attempt).await?,
+            // On the heap, because connecting needs much more state than an idle session should carry.
+            attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
         };
         if on_replica {
             self.last_replica = Some(node);
@@ -170,6 +174,8 @@ impl Session {
 
     /// Waits for a server to be connected or to become free.
     async fn obtain_slowly(&mut self, node: NodeId, attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        // Who waits is load too: without it a long queue would look like a quiet node.
+        let _queued = self.cluster.topology.view().nodes[node.index()].load.begin();
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
@@ -187,12 +193,13 @@ impl Session {
 
     /// One try on the server that is held.
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
+        let skipped = self.ledger.is_skipping();
         if let Err(error) = self.write_batch(task) {
             self.take_back_unsent();
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open());
+        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         if let Some(error) = watch.sync_error.take() {
             self.abandon_held();
@@ -201,7 +208,7 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
-                self.pipeline_open = task.end == End::Flush;
+                self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
                 self.settle(&survey, &watch, reason);
                 Ok(Ok(Try::Done))
             }
@@ -231,7 +238,7 @@ impl Session {
         }
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
-        let cause = watch.refused.unwrap_or(Cause::Lost);
+        let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
         if cause.is_the_statements() {

@@ -28,6 +28,11 @@ pub enum Owed {
     Query,
     /// The same for a Query of ours that the client does not see.
     Hidden,
+    /// Nothing: the client has ended what it copies in.
+    CopyEnd,
+    /// For a Close and a Sync of ours that show where the answers to the client's Syncs end: CloseComplete, then
+    /// ReadyForQuery.
+    Probe { closed: bool },
     /// Nothing from the server: we answer when it is this one's turn.
     Local { answer: &'static [u8], undo: Option<Undo> },
 }
@@ -43,7 +48,9 @@ pub enum Verdict {
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
-    CopyIn { simple: bool },
+    CopyIn {
+        simple: bool,
+    },
     /// No server says this now.
     Violation,
 }
@@ -60,6 +67,11 @@ pub struct Ledger {
     owed: VecDeque<Owed>,
     /// After an error the server ignores what it is sent until a Sync.
     skipping: bool,
+    /// The Execute in front copies in.
+    copying_in: bool,
+    /// Syncs that the server was sent while it copied in, before an error: it answered those that it had not read
+    /// by then, and nobody knows which these are.
+    doubtful_syncs: usize,
     /// Undone by an error, oldest first.
     undone: Vec<Undo>,
     /// What would undo the part that went well, oldest first, while all of it may run again elsewhere.
@@ -72,6 +84,7 @@ impl Ledger {
     /// Notes a message on its way to the server.
     pub fn push(&mut self, owed: Owed) {
         match owed {
+            Owed::CopyEnd if !self.owed.iter().any(|owed| matches!(owed, Owed::Execute)) => {}
             Owed::Ready => {
                 self.skipping = false;
                 self.owed.push_back(Owed::Ready);
@@ -83,6 +96,16 @@ impl Ledger {
 
     pub fn is_settled(&self) -> bool {
         self.owed.is_empty()
+    }
+
+    /// True while the server ignores messages until a Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Only a [probe](Owed::Probe) can tell how many more answers will come.
+    pub fn needs_probe(&self) -> bool {
+        self.doubtful_syncs > 0 && self.owed.is_empty() && !self.skipping
     }
 
     /// The answer that is ours to give now, if it is our turn.
@@ -101,17 +124,15 @@ impl Ledger {
     /// Judges a frame by its tag and moves on.
     pub fn judge(&mut self, tag: u8) -> Verdict {
         match tag {
-            b'D' | b'd' | b'c' | b'V' | b't' => self.visible(),
+            b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
             b'C' | b'I' | b's' => self.executed(),
             b'1' | b'2' | b'3' => self.completed(tag),
             b'Z' => self.ready(),
             b'E' => self.error(),
-            b'A' => Verdict::Pass,
             b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden)) => Verdict::Drop,
-            b'N' | b'S' => Verdict::Pass,
+            b'A' | b'N' | b'S' => Verdict::Pass,
             b'G' => self.copy_in(),
-            b'H' | b'W' => self.visible(),
             _ => Verdict::Violation,
         }
     }
@@ -136,11 +157,33 @@ impl Ledger {
         let verdict = self.visible();
         if matches!(self.owed.front(), Some(Owed::Execute)) {
             self.owed.pop_front();
+            if std::mem::take(&mut self.copying_in) {
+                // A server that copies in ignores Sync.
+                self.take_syncs_of_copy();
+            }
+            while matches!(self.owed.front(), Some(Owed::CopyEnd)) {
+                self.owed.pop_front();
+            }
         }
         verdict
     }
 
+    /// Removes the Syncs that were sent before the end of what is copied in.
+    fn take_syncs_of_copy(&mut self) -> usize {
+        let before = self.owed.len();
+        let mut copying = true;
+        self.owed.retain(|owed| {
+            copying &= !matches!(owed, Owed::CopyEnd);
+            !(copying && matches!(owed, Owed::Ready))
+        });
+        before - self.owed.len()
+    }
+
     fn completed(&mut self, tag: u8) -> Verdict {
+        if let (b'3', Some(Owed::Probe { closed: closed @ false })) = (tag, self.owed.front_mut()) {
+            *closed = true;
+            return Verdict::Drop;
+        }
         let visible = match (tag, self.owed.front_mut()) {
             (b'1', Some(Owed::Parse { visible, undo, .. })) => {
                 self.done.extend(undo.take());
@@ -155,8 +198,17 @@ impl Ledger {
     }
 
     fn ready(&mut self) -> Verdict {
+        if self.doubtful_syncs > 0 && matches!(self.owed.front(), None | Some(Owed::Probe { closed: false })) {
+            self.doubtful_syncs -= 1;
+            self.skipping = false;
+            return Verdict::Ready;
+        }
         match self.owed.pop_front() {
             Some(Owed::Hidden) => Verdict::Drop,
+            Some(Owed::Probe { closed: true }) => {
+                self.doubtful_syncs = 0;
+                Verdict::Drop
+            }
             Some(Owed::Query | Owed::Ready) => Verdict::Ready,
             _ => Verdict::Violation,
         }
@@ -166,9 +218,10 @@ impl Ledger {
         match self.owed.front() {
             Some(Owed::Query) => Verdict::CopyIn { simple: true },
             Some(Owed::Execute) => {
-                // A server that copies in ignores Sync: one that is under way already will not be answered.
-                self.owed.retain(|owed| !matches!(owed, Owed::Ready));
-                Verdict::CopyIn { simple: false }
+                self.copying_in = true;
+                // The client may have sent it all without waiting.
+                let ended = self.owed.iter().any(|owed| matches!(owed, Owed::CopyEnd));
+                if ended { Verdict::Pass } else { Verdict::CopyIn { simple: false } }
             }
             _ => Verdict::Violation,
         }
@@ -180,6 +233,9 @@ impl Ledger {
             // Simple query: ReadyForQuery follows. Nothing owed: a farewell of the server.
             None | Some(Owed::Query) => return Verdict::Pass,
             Some(_) => {}
+        }
+        if std::mem::take(&mut self.copying_in) {
+            self.doubtful_syncs += self.take_syncs_of_copy();
         }
         self.skipping = true;
         while let Some(owed) = self.owed.pop_front() {
@@ -211,6 +267,8 @@ impl Ledger {
             self.fail(owed);
         }
         self.skipping = false;
+        self.copying_in = false;
+        self.doubtful_syncs = 0;
     }
 
     /// What errors have undone since the last call, newest first.
@@ -249,7 +307,9 @@ mod tests {
     /// Pushes what was sent, feeds the tags, and gives what the client sees: tags, `.` for a frame it does not see.
     fn client_sees(sent: Vec<Owed>, tags: &str) -> String {
         let mut ledger = Ledger::default();
-        sent.into_iter().for_each(|owed| ledger.push(owed));
+        for owed in sent {
+            ledger.push(owed);
+        }
         let mut seen = String::new();
         for tag in tags.bytes() {
             while let Some(answer) = ledger.local_answer() {
@@ -270,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_answers_to_what_it_sent() {
-        use Owed::{Bind, Close, Describe, Execute, Hidden, Query, Ready};
+        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, Query, Ready};
         let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
             (vec![Query], "TDDCZ", "TDDCZ"),
             (vec![Query], "TDCTDCZ", "TDCTDCZ"),
@@ -288,6 +348,11 @@ mod tests {
             (vec![parse(true), Bind, Execute, Ready], "12DEZ", "12DEZ"),
             (vec![Bind, Execute], "2Ds", "2Ds"),
             (vec![Bind, Execute, Ready], "2GC", "2GC"),
+            (vec![Bind, Execute, Ready, CopyEnd, Ready], "2GCZ", "2GCZ"),
+            (vec![Bind, Execute, CopyEnd, Bind, Execute, Ready], "2GC2DCZ", "2GC2DCZ"),
+            (vec![Bind, Execute, CopyEnd, Ready], "2DCZ", "2DCZ"),
+            (vec![Bind, Execute, CopyEnd, Ready], "2GEZ", "2GEZ"),
+            (vec![Bind, Execute, Ready], "2GEZ", "2GEZ"),
             (vec![Query], "GCZ", "GCZ"),
             (vec![Query], "HddcCZ", "HddcCZ"),
             (vec![Bind, Execute, Ready], "2DC", "2DC…"),
@@ -303,12 +368,33 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_shows_whether_a_sync_in_a_failed_copy_was_answered() {
+        for (answers, shown) in [("Z3Z", 1), ("ZZ3Z", 2)] {
+            let mut ledger = Ledger::default();
+            ledger.push(Owed::Execute);
+            ledger.push(Owed::Ready);
+            assert_eq!(ledger.judge(b'G'), Verdict::CopyIn { simple: false });
+            assert_eq!(ledger.judge(b'E'), Verdict::Pass);
+            assert!(ledger.is_settled() && ledger.is_skipping() && !ledger.needs_probe());
+            ledger.push(Owed::CopyEnd);
+            ledger.push(Owed::Ready);
+            let (first, rest) = answers.as_bytes().split_first().unwrap();
+            assert_eq!(ledger.judge(*first), Verdict::Ready);
+            assert!(ledger.needs_probe());
+            ledger.push(Owed::Probe { closed: false });
+            let verdicts: Vec<Verdict> = rest.iter().map(|&tag| ledger.judge(tag)).collect();
+            assert_eq!(verdicts.iter().filter(|&&verdict| verdict == Verdict::Ready).count() + 1, shown, "{answers}");
+            assert!(ledger.is_settled() && !ledger.needs_probe());
+        }
+    }
+
+    #[test]
     fn after_an_error_nothing_is_owed_until_sync() {
         let mut ledger = Ledger::default();
         ledger.push(Owed::Bind);
         ledger.push(Owed::Execute);
         assert_eq!(ledger.judge(b'E'), Verdict::Pass);
-        assert!(ledger.is_settled());
+        assert!(ledger.is_settled() && ledger.is_skipping());
         ledger.push(Owed::Bind);
         assert!(ledger.is_settled());
         ledger.push(Owed::Ready);

@@ -1,6 +1,6 @@
 //! A client's life: accept, handshake, then batch after batch until it leaves.
 //!
-//! One task per session, on one worker. [`Session::run`] is the loop of design steps 1 to 8: `batch` collects, `survey`
+//! One task per session, on one worker. `Session::run` is the loop of design steps 1 to 8: `batch` collects, `survey`
 //! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
@@ -26,10 +26,13 @@ pub mod worker;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
 use self::batch::{Bounds, Collector, End};
+use self::buffers::Buffers;
 use self::cancel::Registration;
 use self::cluster::Cluster;
 use self::lead::Task;
@@ -48,7 +51,7 @@ use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
-use crate::sql::{Classified, Context};
+use crate::sql::{self, Classified};
 use crate::topology::Facts;
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
@@ -67,6 +70,18 @@ struct Client {
     input: BytesMut,
     /// Bytes to come that mean nothing any more.
     discard: usize,
+    /// Not counted in the metrics yet.
+    received_bytes: u64,
+}
+
+impl Client {
+    /// Ready(0): the client is gone.
+    fn poll_fill(&mut self, buffers: &Buffers, cx: &mut Context<'_>) -> Poll<usize> {
+        let filled = ready!(buffers.poll_fill(&mut self.stream, &mut self.input, cx));
+        let bytes = filled.unwrap_or(0);
+        self.received_bytes += bytes as u64;
+        Poll::Ready(bytes)
+    }
 }
 
 /// A leased server, and what the session knows of it.
@@ -80,12 +95,23 @@ struct Held {
     unnamed_here: bool,
 }
 
+const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
+
 /// How the client's texts are to be read.
 #[derive(Clone, Copy, Debug)]
 struct Lexis {
     standard_conforming_strings: bool,
     /// No byte of a multi-byte character can look like a backslash or a quote.
     safe_encoding: bool,
+}
+
+/// What the transaction under way has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Transaction {
+    /// It has changed the catalog.
+    ddl_seen: bool,
+    /// It has settings of its own.
+    local_settings: bool,
 }
 
 /// A logged-in client.
@@ -111,8 +137,7 @@ struct Session {
     relay: Relay,
     held: Option<Held>,
     pins: Pins,
-    /// The transaction under way has settings of its own.
-    local_settings: bool,
+    transaction: Transaction,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
@@ -132,7 +157,7 @@ enum Ended {
 }
 
 impl Session {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let ended = loop {
             if let Err(ended) = self.step().await {
                 break ended;
@@ -222,8 +247,14 @@ impl Session {
         self.client.stream.write_all(bytes).await.map_err(|_| Ended::ByClient)
     }
 
-    /// The last words, and the server back to its pool or closed.
-    async fn end(mut self, ended: Ended) {
+    /// The server back to its pool or closed, and the last words.
+    async fn end(&mut self, ended: Ended) {
+        self.give_back_held();
+        // A client that does not read keeps nobody waiting.
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_goodbye(ended)).await;
+    }
+
+    async fn say_goodbye(&mut self, ended: Ended) {
         if let Ended::Farewell(error) = &ended {
             tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
@@ -231,7 +262,6 @@ impl Session {
             put_error(&mut answer, Severity::Fatal, error);
             let _ = self.tell(&answer).await;
         }
-        self.give_back_held();
         self.client.stream.shutdown().await;
     }
 }
@@ -259,7 +289,7 @@ struct Classify<'a> {
 impl survey::Classify for Classify<'_> {
     fn classify(&mut self, text: &[u8]) -> Arc<Classified> {
         let loaded = self.facts.load();
-        let context = Context {
+        let context = sql::Context {
             facts: &loaded.facts,
             facts_version: loaded.version,
             standard_conforming_strings: self.lexis.standard_conforming_strings,

@@ -12,6 +12,7 @@ pub struct Outbound {
     staged_sent: usize,
     /// A range of the client's input.
     raw: Range<usize>,
+    sent_bytes: u64,
 }
 
 impl Outbound {
@@ -23,6 +24,11 @@ impl Outbound {
         self.staged.clear();
         self.staged_sent = 0;
         self.raw = 0..0;
+    }
+
+    /// Gives memory back that only a large batch needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.staged);
     }
 
     /// Sends a part of the client's input as it is.
@@ -50,9 +56,7 @@ impl Outbound {
             let staged = &self.staged[self.staged_sent..];
             let raw = input.get(self.raw.clone()).unwrap_or_default();
             let sent = match (staged.is_empty(), raw.is_empty()) {
-                (false, false) => {
-                    ready!(server.poll_write_vectored(cx, &[IoSlice::new(staged), IoSlice::new(raw)]))?
-                }
+                (false, false) => ready!(server.poll_write_vectored(cx, &[IoSlice::new(staged), IoSlice::new(raw)]))?,
                 (false, true) => ready!(server.poll_write(cx, staged))?,
                 (true, _) => ready!(server.poll_write(cx, raw))?,
             };
@@ -64,7 +68,13 @@ impl Outbound {
         server.poll_flush(cx)
     }
 
+    /// Bytes that servers have got since this was asked last.
+    pub fn take_sent_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.sent_bytes)
+    }
+
     fn sent(&mut self, bytes: usize) {
+        self.sent_bytes += bytes as u64;
         let of_staged = bytes.min(self.staged.len() - self.staged_sent);
         self.staged_sent += of_staged;
         self.raw.start += bytes - of_staged;
@@ -72,5 +82,15 @@ impl Outbound {
             self.staged.clear();
             self.staged_sent = 0;
         }
+    }
+}
+
+/// What an idle session may keep of a buffer of its own.
+const KEPT_BYTES: usize = 4096;
+
+/// Frees an empty buffer that has grown large.
+pub fn trim(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES && buffer.is_empty() {
+        *buffer = Vec::new();
     }
 }

@@ -28,7 +28,12 @@ const RULES: [Rule; 7] = [
     Rule { pin: Pin::Listen, set: Effects::LISTEN, clear: Effects::CLEAR_LISTEN, survives_error: false },
     Rule { pin: Pin::Temp, set: Effects::TEMP, clear: Effects::CLEAR_TEMP, survives_error: false },
     Rule { pin: Pin::HoldCursor, set: Effects::HOLD_CURSOR, clear: Effects::CLEAR_HOLD_CURSOR, survives_error: false },
-    Rule { pin: Pin::AdvisoryLock, set: Effects::ADVISORY_LOCK, clear: Effects::CLEAR_ADVISORY_LOCK, survives_error: true },
+    Rule {
+        pin: Pin::AdvisoryLock,
+        set: Effects::ADVISORY_LOCK,
+        clear: Effects::CLEAR_ADVISORY_LOCK,
+        survives_error: true,
+    },
     Rule { pin: Pin::Session, set: Effects::SESSION, clear: Effects::NONE, survives_error: true },
 ];
 
@@ -98,7 +103,9 @@ mod tests {
     fn pins_come_and_go_with_effects() {
         use Effects as E;
         use Ending::{Done, Failed, Unsettled};
-        let cases: [(&[(Effects, Ending)], &[Pin]); 9] = [
+        const BOTH: Effects = E::SET.union(E::CLEAR_SET);
+        type Case = (&'static [(Effects, Ending)], &'static [Pin]);
+        let cases: [Case; 9] = [
             (&[(E::SET, Done)], &[Pin::Set]),
             (&[(E::SET, Failed)], &[]),
             (&[(E::ADVISORY_LOCK, Failed)], &[Pin::AdvisoryLock]),
@@ -107,7 +114,7 @@ mod tests {
             (&[(E::SET, Done), (E::CLEAR_SET, Failed)], &[Pin::Set]),
             (&[(E::SET, Done), (E::LISTEN, Done), (E::CLEAR_LISTEN, Done)], &[Pin::Set]),
             (&[(E::SET, Done), (E::TEMP, Done), (E::SESSION, Done), (E::CLEAR_ALL, Done)], &[]),
-            (&[(E::SET.union(E::CLEAR_SET), Done)], &[Pin::Set]),
+            (&[(BOTH, Done)], &[Pin::Set]),
         ];
         for (history, expected) in cases {
             let pins = history.iter().fold(Pins::default(), |pins, (effects, ending)| pins.after(*effects, *ending));

@@ -7,11 +7,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 
 use super::ledger::{Ledger, Verdict};
+use super::outbound::trim;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
-use crate::wire::backend::{
-    ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status,
-};
+use crate::wire::backend::{ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status};
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 
 /// Frames that we look into are whole in memory, or at least this much of them: what matters stands in front.
@@ -19,8 +18,8 @@ const LOOKED_AT_BYTES: usize = 64 << 10;
 
 /// What the relay tells the session about frames that change its state.
 pub trait Observer {
-    /// ReadyForQuery, visible or not.
-    fn ready(&mut self, status: TransactionStatus);
+    /// ReadyForQuery, for the client or not.
+    fn ready(&mut self, status: TransactionStatus, visible: bool);
     fn parameter(&mut self, name: &[u8], value: &[u8]);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
@@ -56,6 +55,11 @@ impl Relay {
         self.muted = false;
     }
 
+    /// Gives memory back that only a large answer needed.
+    pub fn trim(&mut self) {
+        trim(&mut self.staged);
+    }
+
     /// Bytes that clients have got since this was asked last.
     pub fn take_shown_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.shown_bytes)
@@ -71,7 +75,12 @@ impl Relay {
     }
 
     /// Ready when the client's kernel has all that is for it; gives back the input's memory as far as possible.
-    pub fn poll_show(&mut self, client: &mut Stream, input: &mut BytesMut, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_show(
+        &mut self,
+        client: &mut Stream,
+        input: &mut BytesMut,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.pending_bytes() > 0 {
             let (staged, stretch) = (&self.staged[self.staged_sent..], &input[self.stretch.clone()]);
             let written = if staged.is_empty() {
@@ -134,7 +143,13 @@ impl Relay {
     }
 
     /// Judges one frame; false: the client must not see it.
-    fn frame(&mut self, header: Header, rest: &[u8], ledger: &mut Ledger, observer: &mut impl Observer) -> Result<bool> {
+    fn frame(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        ledger: &mut Ledger,
+        observer: &mut impl Observer,
+    ) -> Result<bool> {
         let body = || rest.get(HEADER_BYTES..header.frame_bytes.min(rest.len())).unwrap_or_default();
         let verdict = ledger.judge(header.tag);
         match (header.tag, verdict) {
@@ -144,7 +159,9 @@ impl Relay {
                 observer.parameter(name, value);
             }
             (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
-            (b'Z', _) => observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?),
+            (b'Z', _) => {
+                observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);
+            }
             (b'E', Verdict::HiddenError) => {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));

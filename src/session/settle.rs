@@ -40,7 +40,7 @@ impl Session {
         let mut translator = Translator {
             interner: &self.worker.shared.statements,
             meaning: &self.meaning,
-            apart: self.local_settings || !self.pins.is_empty(),
+            apart: self.transaction.local_settings || !self.pins.is_empty(),
             statements: &mut self.statements,
             prepared: &mut server.prepared,
             unnamed_here: &mut held.unnamed_here,
@@ -70,7 +70,12 @@ impl Session {
         self.release_if_free();
     }
 
-    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, usize) {
+    pub(super) async fn exchange(
+        &mut self,
+        bytes: usize,
+        watch: Watch,
+        survey: &mut Survey,
+    ) -> (Outcome, Watch, usize) {
         let Some(held) = &mut self.held else {
             return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
         };
@@ -83,7 +88,7 @@ impl Session {
             server_buffers: &self.worker.server_buffers,
             interner: &self.worker.shared.statements,
             meaning: &self.meaning,
-            apart: self.local_settings || !self.pins.is_empty(),
+            apart: self.transaction.local_settings || !self.pins.is_empty(),
             classify: Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis },
             survey,
             client: &mut self.client,
@@ -127,21 +132,25 @@ impl Session {
         self.ledger.keep_done();
         let Some(held) = &mut self.held else { return };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() && !survey.transaction_control => Ending::Failed,
+            _ if watch.skipped || watch.error.is_some() && !survey.transaction_control => Ending::Failed,
             TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
             _ => Ending::Unsettled,
         };
         let in_transaction = held.lease.status != TransactionStatus::Idle;
-        self.local_settings = in_transaction && (self.local_settings || survey.effects.intersects(Effects::LOCAL));
+        self.transaction.local_settings =
+            in_transaction && (self.transaction.local_settings || survey.effects.intersects(Effects::LOCAL));
         // Perhaps a plan that no longer fits its tables: no other client shall have it.
         held.lease.tainted |= watch.error == Some(*b"0A000");
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
         self.forget_cleared(survey.effects, ending, watch);
-        if watch.parameters_changed {
-            if let Some(held) = &self.held {
-                self.lexis = Lexis::of(&held.lease.reported);
-            }
+        // Before its transaction has committed, a change could not be found.
+        if self.transaction.ddl_seen && self.status() == TransactionStatus::Idle {
+            self.transaction.ddl_seen = false;
+            self.facts.request_refresh();
+        }
+        if let Some(held) = self.held.as_ref().filter(|_| watch.changes.parameters) {
+            self.lexis = Lexis::of(&held.lease.reported);
         }
         if watch.server_gone {
             self.held = None;
@@ -162,9 +171,7 @@ impl Session {
             tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
         }
         held.lease.tainted |= effects.intersects(Effects::LASTING);
-        if ending != Ending::Failed && effects.intersects(Effects::DDL) {
-            self.facts.request_refresh();
-        }
+        self.transaction.ddl_seen |= ending != Ending::Failed && effects.intersects(Effects::DDL);
     }
 
     /// What the client has dropped with RESET ALL, DEALLOCATE ALL or DISCARD ALL. Where it is not certain that it has,
@@ -182,7 +189,7 @@ impl Session {
             }
         }
         // No rollback and no error behind it brings statements back.
-        if watch.deallocated_all {
+        if watch.changes.deallocated_all {
             held.lease.prepared.clear();
             self.statements.clear();
         }
@@ -194,7 +201,10 @@ impl Session {
         let metrics = view.nodes[held.node.index()].load.metrics();
         self.cluster.count_routed(held.node, reason);
         metrics.received_bytes.inc_by(watch.received_bytes);
-        self.worker.shared.metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.sent_bytes.inc_by(self.out.take_sent_bytes());
+        let metrics = &self.worker.shared.metrics;
+        metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
+        metrics.client_received_bytes.inc_by(std::mem::take(&mut self.client.received_bytes));
         if let Some(sqlstate) = watch.error {
             self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
         }
@@ -211,6 +221,8 @@ impl Session {
             self.registration.slot.is_done();
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
+            self.out.trim();
+            self.relay.trim();
         }
     }
 

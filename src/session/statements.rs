@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::outbound::trim;
 use crate::backend::prepared::Statement;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::frontend::Parse;
@@ -77,11 +78,13 @@ impl ClientStatements {
     /// Remembers the unnamed statement, so that a later batch can bind it on whichever server it gets.
     pub fn set_unnamed(&mut self, parse_body: &[u8]) {
         self.unnamed.clear();
+        trim(&mut self.unnamed);
         self.unnamed.extend_from_slice(parse_body);
     }
 
     pub fn forget_unnamed(&mut self) {
         self.unnamed.clear();
+        trim(&mut self.unnamed);
     }
 
     pub fn unnamed(&self) -> Option<Parse<'_>> {

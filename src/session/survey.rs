@@ -81,7 +81,7 @@ impl Survey {
     ) -> Result<()> {
         self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
         match message {
-            tag::QUERY => self.run(classify.classify(query(body)?)),
+            tag::QUERY => self.run(&classify.classify(query(body)?)),
             tag::FUNCTION_CALL => self.write(),
             tag::PARSE => {
                 let parse = Parse::read(body)?;
@@ -111,7 +111,7 @@ impl Survey {
 
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
         match self.find(name, statements, classify) {
-            Some(classified) => self.run(classified),
+            Some(classified) => self.run(&classified),
             // Perhaps one of SQL's PREPARE: only a pinned server knows.
             None => self.write(),
         }
@@ -145,8 +145,8 @@ impl Survey {
         self.hint = self.hint.or(classified.hint);
     }
 
-    fn run(&mut self, classified: Arc<Classified>) {
-        self.mention(&classified);
+    fn run(&mut self, classified: &Classified) {
+        self.mention(classified);
         self.effects = self.effects.union(classified.effects);
         self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;

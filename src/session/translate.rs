@@ -53,6 +53,7 @@ impl Translator<'_> {
             tag::FUNCTION_CALL => self.ledger.push(Owed::Query),
             tag::EXECUTE => self.ledger.push(Owed::Execute),
             tag::SYNC => self.ledger.push(Owed::Ready),
+            tag::COPY_DONE | tag::COPY_FAIL => self.ledger.push(Owed::CopyEnd),
             _ => {}
         }
         self.out.pass(range, self.input);

@@ -54,10 +54,9 @@ impl Session {
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let client = &mut self.client;
-        match self.worker.client_buffers.poll_fill(&mut client.stream, &mut client.input, cx) {
-            Poll::Ready(Ok(bytes)) if bytes > 0 => return Poll::Ready(Ok(())),
-            Poll::Ready(_) => return Poll::Ready(Err(Ended::ByClient)),
+        match self.client.poll_fill(&self.worker.client_buffers, cx) {
+            Poll::Ready(0) => return Poll::Ready(Err(Ended::ByClient)),
+            Poll::Ready(_) => return Poll::Ready(Ok(())),
             Poll::Pending => {}
         }
         if self.held.is_some() {

@@ -7,61 +7,115 @@ use crate::error::{Error, Fault};
 use crate::wire::backend::{ErrorFields, TransactionStatus};
 use crate::wire::frontend::tag;
 
+/// What has become of the answer so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answer {
+    /// The client sees it as it comes.
+    #[default]
+    Shown,
+    /// The batch is a read outside a transaction, its bytes are still here, and the client has seen nothing: it may
+    /// still run on another node.
+    HeldBack,
+    /// The client will see nothing of it.
+    Refused(Cause),
+}
+
+/// What the client may send that belongs to this batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Intake {
+    #[default]
+    Closed,
+    UntilSync,
+    /// Data, for a Query (which then ends by itself) or up to a Sync.
+    CopyIn {
+        simple: bool,
+    },
+}
+
+/// What the server says of the session's state there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// All prepared statements are gone, whatever came after.
+    pub deallocated_all: bool,
+    /// A parameter that classification depends on may have changed.
+    pub parameters: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// The batch is a read outside a transaction, and its bytes are still here: it may run on another node.
-    rerunnable: bool,
-    /// The client has seen a part of the answer.
-    committed: bool,
-    /// Why the batch must run elsewhere.
-    pub refused: Option<Cause>,
-    /// The client may send more that belongs to this batch.
-    pub open: bool,
-    pub copying: bool,
-    simple_copy: bool,
+    answer: Answer,
+    intake: Intake,
+    /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
+    pub skipped: bool,
     /// The SQLSTATE of the first error that the client was told.
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
     pub server_gone: bool,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
-    /// All prepared statements are gone, whatever came after.
-    pub deallocated_all: bool,
-    /// A parameter that classification depends on may have changed.
-    pub parameters_changed: bool,
+    pub changes: Changes,
     pub received_bytes: u64,
 }
 
 impl Watch {
-    /// `open`: the batch has no end yet.
-    pub fn new(rerunnable: bool, open: bool) -> Self {
-        Self { rerunnable: rerunnable && !open, open, ..Self::default() }
+    /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
+    pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
+        let (answer, intake) = match (may_rerun, open) {
+            (_, true) => (Answer::Shown, Intake::UntilSync),
+            (true, false) => (Answer::HeldBack, Intake::Closed),
+            (false, false) => (Answer::Shown, Intake::Closed),
+        };
+        Self { answer, intake, skipped, ..Self::default() }
     }
 
-    pub fn may_rerun(&self) -> bool {
-        self.rerunnable && !self.committed
+    /// The client must see nothing yet.
+    pub fn holds_back(&self) -> bool {
+        self.answer != Answer::Shown
     }
 
-    /// Too much waits to be shown to be held back any longer.
+    /// Why the batch must run elsewhere.
+    pub fn refused(&self) -> Option<Cause> {
+        match self.answer {
+            Answer::Refused(cause) => Some(cause),
+            Answer::Shown | Answer::HeldBack => None,
+        }
+    }
+
+    /// The client sees the answer from now on, and no other.
     pub fn commit(&mut self) {
-        self.committed = true;
+        if self.answer == Answer::HeldBack {
+            self.answer = Answer::Shown;
+        }
     }
 
-    pub fn server_is_gone(&mut self) {
+    /// The connection is gone. True: the batch may run elsewhere.
+    pub fn lose_server(&mut self) -> bool {
         self.server_gone = true;
+        if self.answer == Answer::HeldBack {
+            self.answer = Answer::Refused(Cause::Lost);
+        }
+        self.refused().is_some()
     }
 
-    pub fn refuse_as_lost(&mut self) {
-        self.refused.get_or_insert(Cause::Lost);
+    /// The client may send more that belongs to this batch.
+    pub fn is_open(&self) -> bool {
+        self.intake != Intake::Closed
     }
 
-    /// Notes a message of the client's in an open batch. True: it ends the batch.
-    pub fn client_sent(&mut self, message: u8) -> bool {
-        match message {
-            tag::COPY_DONE | tag::COPY_FAIL => std::mem::take(&mut self.copying) && self.simple_copy,
-            tag::SYNC => !self.copying,
-            tag::QUERY | tag::FUNCTION_CALL => true,
-            _ => false,
+    /// Notes a message of the client's in an open batch.
+    pub fn client_sent(&mut self, message: u8) {
+        self.intake = match (self.intake, message) {
+            (Intake::CopyIn { .. }, tag::COPY_DONE | tag::COPY_FAIL) => self.after_copy(),
+            (Intake::UntilSync, tag::SYNC | tag::QUERY | tag::FUNCTION_CALL) => Intake::Closed,
+            (intake, _) => intake,
+        };
+    }
+
+    fn after_copy(&self) -> Intake {
+        match self.intake {
+            Intake::CopyIn { simple: true } => Intake::Closed,
+            Intake::CopyIn { simple: false } => Intake::UntilSync,
+            intake => intake,
         }
     }
 
@@ -81,28 +135,30 @@ struct Observed<'a> {
 }
 
 impl Observer for Observed<'_> {
-    fn ready(&mut self, status: TransactionStatus) {
+    fn ready(&mut self, status: TransactionStatus, visible: bool) {
         *self.status = status;
+        // A server that refused to copy in can be ready before the client has sent all: that is the batch's end.
+        if visible {
+            self.watch.intake = Intake::Closed;
+        }
     }
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
         self.reported.set(name, value);
-        self.watch.parameters_changed = true;
+        self.watch.changes.parameters = true;
     }
 
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
         let watch = &mut *self.watch;
         watch.server_gone |= fields.is_fatal();
-        if watch.may_rerun() {
-            watch.refused = watch.refused.or(Cause::of(fields));
+        watch.intake = watch.after_copy();
+        if let (Answer::HeldBack, Some(cause)) = (watch.answer, Cause::of(fields)) {
+            watch.answer = Answer::Refused(cause);
         }
-        if std::mem::take(&mut watch.copying) && watch.simple_copy {
-            watch.open = false;
-        }
-        if watch.refused.is_none() {
+        if watch.refused().is_none() {
             watch.error.get_or_insert(fields.sqlstate);
         }
-        watch.refused.is_some()
+        watch.refused().is_some()
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
@@ -113,15 +169,14 @@ impl Observer for Observed<'_> {
     }
 
     fn copy_in(&mut self, simple: bool) {
-        let watch = &mut *self.watch;
-        (watch.open, watch.copying, watch.simple_copy) = (true, true, simple);
+        self.watch.intake = Intake::CopyIn { simple };
     }
 
     fn completed(&mut self, tag: &[u8]) {
-        self.watch.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
+        self.watch.changes.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
     }
 
     fn committed(&mut self) {
-        self.watch.committed = true;
+        self.watch.commit();
     }
 }

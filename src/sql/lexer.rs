@@ -424,12 +424,36 @@ fn offset(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)
+const WORD: u8 = 1;
+const OPERATOR: u8 = 2;
+
+/// What a byte may be part of.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "under 256")]
+        if (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_' || byte as u8 == b'$' || byte >= 0x80 {
+            classes[byte] = WORD;
+        }
+        byte += 1;
+    }
+    let operators = b"~!@#^&|`?+-*/%<>=";
+    let mut at = 0;
+    while at < operators.len() {
+        classes[operators[at] as usize] = OPERATOR;
+        at += 1;
+    }
+    classes
+};
+
+/// May continue an unquoted name.
+pub(super) fn is_word(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] == WORD
 }
 
 fn is_operator(byte: u8) -> bool {
-    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+    CLASSES[usize::from(byte)] == OPERATOR
 }
 
 fn digits(bytes: &[u8]) -> usize {

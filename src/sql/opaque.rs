@@ -3,7 +3,7 @@
 
 use super::Effects;
 use super::keyword::Keyword as K;
-use super::lexer::{Kind, Tokens, scan};
+use super::lexer::{Kind, Tokens, is_word, scan};
 use super::query::effects_of_call;
 use super::statement::Statement;
 
@@ -99,7 +99,7 @@ const TELLTALE_WORDS: &[&[u8]] = &[
 
 /// What a text that was not scanned may do to the session.
 pub(super) fn effects_of_unscanned(text: &[u8]) -> Effects {
-    let mut words = text.split(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..)));
+    let mut words = text.split(|&b| !is_word(b));
     let tells = |word: &[u8]| TELLTALE_WORDS.iter().any(|telltale| word.eq_ignore_ascii_case(telltale));
     if words.any(tells) { Effects::LASTING } else { Effects::NONE }
 }

@@ -110,7 +110,7 @@ fn may_be_alias(statement: &Statement<'_>, at: usize) -> bool {
 
 /// `x(a, b) AS [NOT] [MATERIALIZED] (SELECT …`; not the column definitions in `f(1) AS (a int, b text)`.
 fn is_table_expression(statement: &Statement<'_>, at: usize) -> bool {
-    let Some(close) = statement.closing(at + 1) else {
+    let Some(close) = statement.closing_nearby(at + 1) else {
         return false;
     };
     if statement.keyword(close + 1) != K::As {
@@ -144,7 +144,7 @@ pub(super) fn effects_of_call(statement: &Statement<'_>, at: usize) -> Effects {
 
 /// `set_config(name, value, true)` with the keyword, at most as a cast could not make it anything else.
 fn is_local_setting(statement: &Statement<'_>, at: usize) -> bool {
-    let Some(close) = statement.closing(at + 1) else {
+    let Some(close) = statement.closing_nearby(at + 1) else {
         return false;
     };
     let mut depth = 0_usize;

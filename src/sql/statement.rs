@@ -64,6 +64,13 @@ impl<'a> Statement<'a> {
         Self { tokens: self.tokens.get(..at).unwrap_or_default(), ..*self }
     }
 
+    /// The position of the parenthesis that closes the one at `open`, if that is near: for questions that a text may
+    /// make us ask at every token.
+    pub(super) fn closing_nearby(&self, open: usize) -> Option<usize> {
+        const NEAR_TOKENS: usize = 256;
+        self.until(open.saturating_add(NEAR_TOKENS).min(self.tokens.len())).closing(open)
+    }
+
     /// The position of the parenthesis that closes the one at `open`.
     pub(super) fn closing(&self, open: usize) -> Option<usize> {
         let mut depth = 0_usize;

@@ -250,10 +250,7 @@ impl Source {
 }
 
 /// The state of the catalog and the facts in it, if it is not what was seen before.
-async fn look(
-    client: &Client,
-    before: Option<&str>,
-) -> Result<Option<(String, CatalogFacts)>, ControlError> {
+async fn look(client: &Client, before: Option<&str>) -> Result<Option<(String, CatalogFacts)>, ControlError> {
     // Asked before the rows are read: a change in between is then found by the next look.
     let state = change(client).await?;
     if before == Some(state.as_str()) {

@@ -9,6 +9,8 @@
 
 mod cluster;
 mod demo;
+mod exact;
+mod frames;
 mod harness;
 mod harness_check;
 mod prepared;
@@ -32,9 +34,16 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: [&[Test]; 6] =
-        [cluster::TESTS, harness_check::TESTS, demo::TESTS, routing::TESTS, state::TESTS, prepared::TESTS];
-    let trials = tests.into_iter().flatten().map(|&(name, test)| {
+    let tests: &[&[Test]] = &[
+        cluster::TESTS,
+        harness_check::TESTS,
+        demo::TESTS,
+        exact::TESTS,
+        routing::TESTS,
+        state::TESTS,
+        prepared::TESTS,
+    ];
+    let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {
             test(&env);

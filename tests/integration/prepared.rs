@@ -1,11 +1,12 @@
 //! Prepared statements of the protocol, across servers: what a client gets is frame by frame what it gets from a server
 //! of its own.
 
+use crate::frames::parse;
 use crate::harness::{Env, Test};
 use crate::proxy::Proxy;
 use crate::raw::{Message, RawClient};
 use crate::speech::{
-    ask, bind, close_statement, describe_portal, describe_statement, execute, extended, flush, parse, query, run, seen,
+    ask, bind, close_statement, describe_portal, describe_statement, execute, extended, flush, query, run, seen,
     sqlstate, sync,
 };
 
@@ -326,7 +327,7 @@ fn many_clients_share_few_servers(env: &Env) {
         _ => format!("INSERT INTO w VALUES ({client}) RETURNING '{name}', $1::text"),
     };
     for (client, raw) in clients.iter_mut().enumerate() {
-        let frames: Vec<_> = (0..6).map(|name| parse(&name.to_string(), &text(client, name))).collect();
+        let frames: Vec<_> = (0..6).map(|name| parse(&name.to_string(), text(client, name))).collect();
         assert_eq!(seen(&ask(raw, &at_once(&frames))), ["1 ", "1 ", "1 ", "1 ", "1 ", "1 ", "Z I"]);
     }
     for round in 0..400 {
@@ -359,8 +360,8 @@ fn statements_go_where_their_text_must(env: &Env) {
     database.prepare(SETUP);
     let mut client = env.proxy().target(&database.name).raw();
     env.proxy().facts_loaded(&database.name, 1);
-    let read = |marker: &str| parse("r", &format!("SELECT count(*) FROM t /* {marker} */"));
-    let write = |marker: &str| parse("w", &format!("INSERT INTO w VALUES (1) /* {marker} */"));
+    let read = |marker: &str| parse("r", format!("SELECT count(*) FROM t /* {marker} */"));
+    let write = |marker: &str| parse("w", format!("INSERT INTO w VALUES (1) /* {marker} */"));
     let close = [close_statement("r"), close_statement("w")].concat();
     let cases: Vec<(&str, &str, Vec<Vec<u8>>)> = vec![
         (
@@ -419,7 +420,7 @@ fn statements_go_where_their_text_must(env: &Env) {
             let answer = if batch.ends_with(&sync()) { ask(&mut client, &batch) } else { flushed(&mut client, &batch) };
             assert!(!seen(&answer).iter().any(|message| message.starts_with('E')), "{marker}: {:?}", seen(&answer));
         }
-        ask(&mut client, &at_once(&[close.clone()]));
+        ask(&mut client, &[close.clone(), sync()].concat());
         let nodes = env.shared().cluster.ran_on(&format!("/* {marker} */")).unwrap();
         assert!(!nodes.is_empty() && nodes.iter().all(|node| node.starts_with(role)), "{marker}: {nodes:?}");
     }

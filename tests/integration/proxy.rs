@@ -28,13 +28,18 @@ pub struct Proxy {
 impl Proxy {
     /// Starts `causeway run` and waits until all replicas get reads; `settings` are tables that `configuration` lacks.
     pub fn start(cluster: &LocalCluster, settings: &str) -> Self {
+        Self::start_as(cluster, |text| text + settings)
+    }
+
+    /// The same with a configuration that was edited in any way.
+    pub fn start_as(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
         let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
         let control = Login { user: CONTROL_USER, password: PASSWORD.to_owned(), database: "postgres" };
         let file = directory.path().join("causeway.toml");
         let metrics = format!("[metrics]\naddress = \"127.0.0.1:{metrics_port}\"\n");
-        fs::write(&file, [&configuration(cluster, &app, &control, port), &metrics[..], settings].concat()).unwrap();
+        fs::write(&file, edit(configuration(cluster, &app, &control, port) + &metrics)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_causeway"))
             .args(["run", "--config"])
@@ -84,6 +89,13 @@ impl Proxy {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// Resident memory.
+    pub fn memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     pub fn signal(&self, signal: Signal) {

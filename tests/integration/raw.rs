@@ -10,7 +10,7 @@ use causeway::wire::frame;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
 /// An answer that takes longer is none.
-const READ_LIMIT: Duration = Duration::from_secs(20);
+const READ_LIMIT: Duration = Duration::from_secs(4);
 
 const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
 
@@ -60,7 +60,12 @@ impl RawClient {
 
     /// Sends `StartupMessage` 3.0 with these parameters.
     pub fn startup(&mut self, parameters: &[(&str, &str)]) {
-        let mut body = PROTOCOL_3_0.to_vec();
+        self.startup_of(PROTOCOL_3_0, parameters);
+    }
+
+    /// The same of any protocol version.
+    pub fn startup_of(&mut self, version: [u8; 4], parameters: &[(&str, &str)]) {
+        let mut body = version.to_vec();
         for (name, value) in parameters {
             body.extend_from_slice(&[name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
         }
@@ -102,13 +107,19 @@ impl RawClient {
 
     /// Logs in with a cleartext password or scram-sha-256, whichever is asked for, and reads to ReadyForQuery.
     pub fn login(&mut self, user: &str, password: &str, database: &str) {
-        let greeting = self.login_with(password, &[("user", user), ("database", database)]);
-        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())));
+        self.startup(&[("user", user), ("database", database)]);
+        self.prove(password);
     }
 
-    /// The same with any start-up parameters; gives what follows the login, which may be an error.
-    pub fn login_with(&mut self, password: &str, parameters: &[(&str, &str)]) -> Vec<Message> {
-        self.startup(parameters);
+    /// Answers what is asked after the start-up message; gives what comes then, to ReadyForQuery.
+    pub fn prove(&mut self, password: &str) -> Vec<Message> {
+        let greeting = self.try_prove(password);
+        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())));
+        greeting
+    }
+
+    /// The same, but it may also end with an error.
+    pub fn try_prove(&mut self, password: &str) -> Vec<Message> {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let (tag, body) = self.read().expect("login");

@@ -1,59 +1,43 @@
-//! The messages of the extended protocol to send in one write, and answers in a form that two connections can share
+//! The messages of the extended protocol as tests of routing and state need them, and answers in a form that two connections can share
 //! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>).
 
-use causeway::wire::frame;
-
+use crate::frames;
 use crate::raw::{Message, RawClient, field};
 
-fn message(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    frame::put(&mut bytes, tag, |out| parts.iter().for_each(|part| out.extend_from_slice(part)));
-    bytes
-}
-
 pub fn query(sql: &str) -> Vec<u8> {
-    message(b'Q', &[sql.as_bytes(), b"\0"])
-}
-
-/// The server finds the types of the parameters.
-pub fn parse(name: &str, sql: &str) -> Vec<u8> {
-    message(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"])
+    frames::query(sql)
 }
 
 /// To the unnamed portal; parameters and results in text.
 pub fn bind(statement: &str, parameters: &[&str]) -> Vec<u8> {
-    let mut values = u16::try_from(parameters.len()).unwrap().to_be_bytes().to_vec();
-    for parameter in parameters {
-        values.extend(u32::try_from(parameter.len()).unwrap().to_be_bytes());
-        values.extend(parameter.as_bytes());
-    }
-    message(b'B', &[b"\0", statement.as_bytes(), b"\0\0\0", &values, b"\0\0"])
+    let parameters: Vec<_> = parameters.iter().map(|parameter| parameter.as_bytes()).collect();
+    frames::bind("", statement, &parameters, 0)
 }
 
 pub fn describe_statement(name: &str) -> Vec<u8> {
-    message(b'D', &[b"S", name.as_bytes(), b"\0"])
+    frames::describe(b'S', name)
 }
 
 /// The unnamed portal.
 pub fn describe_portal() -> Vec<u8> {
-    message(b'D', &[b"P\0"])
+    frames::describe(b'P', "")
 }
 
 /// The unnamed portal, to its end.
 pub fn execute() -> Vec<u8> {
-    message(b'E', &[b"\0\0\0\0\0"])
+    frames::execute("", 0)
 }
 
 pub fn close_statement(name: &str) -> Vec<u8> {
-    message(b'C', &[b"S", name.as_bytes(), b"\0"])
+    frames::close(b'S', name)
 }
 
 pub fn sync() -> Vec<u8> {
-    message(b'S', &[])
+    frames::SYNC.to_vec()
 }
 
 pub fn flush() -> Vec<u8> {
-    message(b'H', &[])
+    frames::FLUSH.to_vec()
 }
 
 /// Binds and runs a prepared statement.
@@ -63,7 +47,7 @@ pub fn run(statement: &str, parameters: &[&str]) -> Vec<u8> {
 
 /// A statement without parameters through the extended protocol, with its Sync.
 pub fn extended(sql: &str) -> Vec<u8> {
-    [parse("", sql), run("", &[]), sync()].concat()
+    [frames::parse("", sql), run("", &[]), sync()].concat()
 }
 
 /// Sends messages that end with a Query or a Sync, and gives the answer. A COPY from the client gets one row, `7`.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::frames::parse;
 use crate::harness::{Env, Test, wait_for};
 use crate::proxy::Proxy;
 use crate::raw::{Message, RawClient, tags};
-use crate::speech::{ask, bind, close_statement, execute, extended, parse, query, run, seen, sync};
+use crate::speech::{ask, bind, close_statement, execute, extended, query, run, seen, sync};
 use crate::target::Target;
 
 pub const TESTS: &[Test] = &[

@@ -66,7 +66,8 @@ impl Target {
     pub fn raw_with(&self, parameters: &[(&str, &str)]) -> (RawClient, Vec<Message>) {
         let mut client = RawClient::connect(&self.host, self.port);
         let login = [("user", USER), ("database", self.database.as_str())];
-        let greeting = client.login_with(PASSWORD, &[&login[..], parameters].concat());
+        client.startup(&[&login[..], parameters].concat());
+        let greeting = client.try_prove(PASSWORD);
         (client, greeting)
     }
 

@@ -56,7 +56,7 @@ const PG_CATALOG: &[(Category, &str)] = &[
          pg_timezone_* inet_server_* pg_current_snapshot txid_current_snapshot pg_current_xact_id_if_assigned \
          txid_current_if_assigned \
          pg_backup_start pg_backup_stop pg_start_backup pg_stop_backup pg_cancel_backend pg_terminate_backend \
-         pg_log_backend_memory_contexts pg_promote pg_reload_conf pg_rotate_logfile pg_wal_replay_pause \
+         pg_log_backend_memory_contexts pg_promote pg_reload_conf pg_rotate_logfile* pg_wal_replay_pause \
          pg_wal_replay_resume pg_stat_reset* pg_create_*_replication_slot pg_copy_*_replication_slot \
          pg_drop_replication_slot pg_replication_slot_advance pg_logical_slot_* pg_log_standby_snapshot \
          pg_sync_replication_slots pg_clear_*_stats pg_restore_*_stats",

@@ -59,7 +59,7 @@ pub struct TypeRow<'a> {
 pub struct RelationRow<'a> {
     pub schema: &'a str,
     pub name: &'a str,
-    /// `foreign`, `sequence`, `unlogged`, `volatile:f`, `nodelocal:f`, `operator:+`, several of them with `, `.
+    /// `foreign`, `sequence`, `unlogged`, `row_lock`, `volatile:f`, `nodelocal:f`, `operator:+`, several of them with `, `.
     pub why: &'a str,
 }
 

@@ -81,7 +81,13 @@ harmful AS MATERIALIZED (
          AND p.proname ~ ('^(pg_stat_get_|pg_get_replication_slots|pg_cursor$|pg_prepared_statement$|'
                           'pg_show_all_settings|pg_listening_channels|inet_|pg_backend_pid|pg_postmaster_start|'
                           'pg_conf_load|pg_(current_(xact|snapshot))|txid_current|pg_config$|pg_available_ext|'
-                          'pg_timezone)'))),
+                          'pg_timezone)'))
+  UNION
+  SELECT a.aggfnoid, 'volatile'
+  FROM pg_catalog.pg_aggregate a
+  JOIN pg_catalog.pg_proc p ON p.oid IN (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn,
+                                         a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+  WHERE p.provolatile = 'v'),
 tree(rel, expr) AS MATERIALIZED (
   SELECT r.ev_class, r.ev_action::text
   FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
@@ -103,7 +109,9 @@ base(rel, why) AS (
   FROM tree t
   CROSS JOIN LATERAL regexp_matches(t.expr, ':opno (\d+)', 'g') used(op)
   JOIN pg_catalog.pg_operator o ON o.oid = used.op[1]::oid
-  JOIN harmful h ON h.oid = o.oprcode),
+  JOIN harmful h ON h.oid = o.oprcode
+  UNION
+  SELECT rel, 'row_lock' FROM tree WHERE expr LIKE '%:rowMarks ({%'),
 edge(child, parent) AS (
   SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits
   UNION
@@ -133,10 +141,10 @@ SELECT concat_ws(' ',
   (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_namespace),
   (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_policy),
   (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_rewrite),
-  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_type WHERE typrelid = 0),
+  (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_type WHERE typrelid = 0 AND (typelem = 0 OR typtype = 'd')),
   (SELECT sum(hashint8(oid::bigint << 32 | xmin::text::bigint)) FROM pg_catalog.pg_constraint WHERE contypid <> 0),
   (SELECT sum(hashint8(inhrelid::bigint << 32 | inhparent::bigint)) FROM pg_catalog.pg_inherits),
   (SELECT sum(hashint8(oid::bigint << 32 | hashtext(relname::text || relkind::text || relpersistence::text
                                                     || relnamespace::text)))
    FROM pg_catalog.pg_class
-   WHERE relkind IN ('f', 'S', 'v') OR relpersistence <> 'p' OR relrowsecurity OR relispartition OR relhassubclass))";
+   WHERE relkind IN ('f', 'S', 'v') OR relpersistence = 'u' OR relrowsecurity OR relispartition OR relhassubclass))";

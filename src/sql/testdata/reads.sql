@@ -57,7 +57,7 @@ SELECT * FROM json_to_recordset('[{"a":1}]') AS x(a int, b text);
 SELECT * FROM ROWS FROM (generate_series(1, 2), generate_series(1, 3)) AS t(a, b);
 SELECT data->>'name', data #>> '{a,b}', data @> '{"a":1}', data ? 'k', data ?| array['a'] FROM docs WHERE data->'tags' ?& array['x'];
 SELECT to_tsvector('english', body) @@ plainto_tsquery('english', $1) FROM docs ORDER BY ts_rank(to_tsvector(body), to_tsquery('a & b')) DESC;
-SELECT -1, +2, 1 - -1, 2 ^ 3, 5 % 2, |/ 25, @ -5, ~1, 1 << 2, 'a' || 'b', 1 != 2, 1.5e-3, .5, 1e10, 0x1F;
+SELECT -1, +2, 1 - -1, 2 ^ 3, 5 % 2, |/ 25, @ -5, ~1, 1 << 2, 'a' || 'b', 1 != 2, 1.5e-3, .5, 1e10;
 SELECT E'it\'s', 'it''s', $$dollar's$$, $tag$ $$ nested $$ $tag$, B'101', X'1F', N'n', U&'d\0061t\+000061';
 SELECT 'DELETE FROM t', "delete" FROM t -- UPDATE t SET x = 1
 ;

@@ -1,3 +1,5 @@
+//! Texts and their tokens.
+
 use super::super::lexer::{Kind, Tokens, scan};
 
 /// The tokens, spaced out; a literal as `?`, a quoted name in quotes.

@@ -1,3 +1,5 @@
+//! What the memo keeps, learns and forgets.
+
 use std::time::Duration;
 
 use super::*;

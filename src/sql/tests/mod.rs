@@ -1,5 +1,6 @@
 //! Classification as tables: texts and what they are, with the catalog of a real server.
 
+mod effects;
 mod lexing;
 mod memo;
 mod properties;

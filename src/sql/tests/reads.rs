@@ -1,3 +1,5 @@
+//! Texts that may go to a replica.
+
 use super::*;
 
 #[test]
@@ -141,4 +143,17 @@ fn explain_says_class_reason_and_each_statement() {
     );
     assert_eq!(explain(b"SELECT 1", &FACTS).len(), 6);
     assert_eq!(explain(b"SELECT 'x", &FACTS)[2], "rule:        malformed");
+}
+
+#[test]
+fn the_parser_has_an_opinion_of_most_reads_and_vetoes_none() {
+    let (mut reads, mut unparsed) = (0, 0);
+    for text in everyday_reads() {
+        let mut classifier = Classifier::new(0);
+        classifier.classify(text.as_bytes(), &context(&FACTS));
+        assert_eq!(classifier.stats.vetoes, 0, "{text}");
+        reads += 1;
+        unparsed += classifier.stats.parse_failures;
+    }
+    assert!(unparsed * 10 < reads, "{unparsed} of {reads}");
 }
