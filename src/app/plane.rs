@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::janitor;
 use crate::net::listen::Listener;
 use crate::net::stream::Detached;
+use crate::session::cluster::Cluster;
 use crate::session::worker::{ClientCount, Shared, Worker};
 use crate::session::{Door, accept};
 use crate::types::WorkerId;
@@ -90,6 +91,9 @@ pub fn run_worker(
 
 async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcomer>, phases: watch::Receiver<Phase>) {
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    for cluster in &worker.shared.clusters {
+        tokio::task::spawn_local(rouse_at_outages(Rc::clone(&worker), Arc::clone(cluster)));
+    }
     let serve = async {
         while let Some(Newcomer { stream, door, count }) = newcomers.recv().await {
             match stream.attach() {
@@ -109,6 +113,19 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
         () = tokio::time::sleep(worker.shared.config.shutdown_timeout) => {
             tracing::warn!(worker = worker.id.0, "transactions are still running after shutdown_timeout");
         }
+    }
+}
+
+/// Sessions that wait for a node which is unreachable from now on must look for another.
+async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
+    let mut changes = cluster.topology.changed();
+    let mut before = Arc::clone(&cluster.topology.view());
+    while changes.changed().await.is_ok() {
+        let view = Arc::clone(&cluster.topology.view());
+        if view.nodes.iter().any(|node| node.is_unreachable() && !before.is_unreachable(node.id)) {
+            worker.rouse();
+        }
+        before = view;
     }
 }
 

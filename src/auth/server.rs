@@ -43,10 +43,14 @@ pub async fn authenticate(io: &mut LoginIo, user: &str, password: Option<&Secret
     }
 }
 
-/// An `ErrorResponse` of a node during login or start-up, as an error of ours that names the node.
+/// An `ErrorResponse` of a node during login or start-up, as an error of ours that names the node; but that there is no
+/// such database is no node's fault, and the client reads it in PostgreSQL's words.
 pub fn refusal(node: &str, body: &[u8]) -> Error {
     let fields = error_fields(body);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if fields.sqlstate == sqlstate::INVALID_CATALOG_NAME.as_bytes() {
+        return Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, text(fields.message));
+    }
     let message = format!("node \"{node}\": {}", text(fields.message));
     let error = Error::new(Fault::Node, text(&fields.sqlstate), message).retry_elsewhere();
     match fields.hint {

@@ -381,6 +381,8 @@ async fn a_node_must_prove_that_it_knows_the_password_too() {
 
 #[test]
 fn refusals_keep_the_nodes_words() {
+    let missing = server::refusal("n1", b"SFATAL\0VFATAL\0C3D000\0Mdatabase \"d\" does not exist\0\0");
+    assert_eq!((missing.fault(), missing.message()), (Fault::Client, "database \"d\" does not exist"));
     let error = server::refusal("n1", b"SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0Hwait\0\0");
     assert_eq!(error.message(), "node \"n1\": sorry, too many clients already");
     assert_eq!((error.sqlstate(), error.hint_text()), ("53300", Some("wait")));

@@ -59,13 +59,15 @@ pub struct ServerLogin {
 /// Connects and logs in.
 ///
 /// # Errors
-/// Name the node. Nothing but a login was sent, so another node will do.
+/// Name the node. Nothing but a login was sent, so another node will do (`Retry::Elsewhere`).
 pub async fn connect(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Server> {
-    tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login)).await.unwrap_or_else(|_| {
+    let connecting = tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login));
+    let connected = connecting.await.unwrap_or_else(|_| {
         let limit = humantime::format_duration(endpoint.connect_timeout);
         let message = format!("node {:?} gave no server within pool.server_connect_timeout ({limit})", endpoint.name);
-        Err(Error::node(message).retry_elsewhere())
-    })
+        Err(Error::node(message))
+    });
+    connected.map_err(Error::retry_elsewhere)
 }
 
 /// libpq's sslmode `allow` and `prefer` try again the other way when the node refuses the login.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use crate::config;
+use crate::error::{Error, Result};
 use crate::pool::set::Pools;
 use crate::route::Reason;
 use crate::topology::{FactsStore, Topology};
@@ -27,6 +28,21 @@ impl Cluster {
             view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
         let routed = routed.collect();
         Self { config, topology, pools, facts, routed }
+    }
+
+    /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.
+    ///
+    /// # Errors
+    /// Those of `work`; the node is unreachable (`Retry::Elsewhere`).
+    pub async fn while_reachable<T>(&self, node: NodeId, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            view = self.topology.wait_for(|view| view.is_unreachable(node)) => {
+                let name = view.node(node).map_or("?", |node| &*node.name);
+                Err(Error::node(format!("node {name:?} has stopped answering")).retry_elsewhere())
+            }
+        }
     }
 
     pub fn count_routed(&self, node: NodeId, reason: Reason) {

@@ -21,6 +21,7 @@ use super::{Classify, Client, Held};
 use crate::backend::params::Params;
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
+use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 use crate::wire::frontend::{SYNC, Target, tag};
 
@@ -73,6 +74,7 @@ pub struct Exchange<'a> {
     pub out: &'a mut Outbound,
     pub relay: &'a mut Relay,
     pub watch: Watch,
+    pub topology: &'a Topology,
     pub feed: Feed,
 }
 
@@ -86,6 +88,10 @@ impl Exchange<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         match self.poll_steps(cx) {
+            Ok(Poll::Pending) if self.waits_in_vain() => {
+                self.watch.lose_server();
+                Poll::Ready(Outcome::Refused)
+            }
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) if self.watch.refused().is_some() => Poll::Ready(Outcome::Refused),
             Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
@@ -122,6 +128,12 @@ impl Exchange<'_> {
         self.watch.is_open() || self.feed.passing > 0
     }
 
+    /// The node has stopped answering probes, and another one can give the answer. The worker wakes its sessions when
+    /// a node becomes unreachable.
+    fn waits_in_vain(&self) -> bool {
+        self.watch.may_rerun() && self.topology.view().is_unreachable(self.held.node)
+    }
+
     fn is_settled(&self) -> bool {
         !self.client_speaks() && self.ledger.is_settled()
     }
@@ -152,9 +164,7 @@ impl Exchange<'_> {
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        if self.relay.pending_bytes() > HELD_BACK_BYTES {
-            self.watch.commit();
-        }
+        self.watch.show(self.relay.pending_bytes() > HELD_BACK_BYTES);
         if self.watch.holds_back() {
             return Ok(Poll::Ready(()));
         }

@@ -22,6 +22,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{Acceptor, Opening};
 use crate::pool::set::PoolSet;
 use crate::pool::{Lease, Limits};
+use crate::topology::NodeView;
 use crate::types::PoolMode;
 use crate::wire::backend::{
     Authentication, Severity, TransactionStatus, put_authentication, put_backend_key, put_error, put_parameter_status,
@@ -248,11 +249,12 @@ async fn greet(
 /// A server of the primary, or of any node when there is none: their greetings are alike.
 async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
     let view = cluster.topology.view();
-    let reachable = view.nodes.iter().filter(|node| node.role.is_some()).map(|node| node.id);
+    let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable();
+    let reachable = view.nodes.iter().filter(answering).map(|node| node.id);
     let candidates = view.primary.into_iter().chain(reachable.filter(|node| view.primary != Some(*node)));
     let mut failure = None;
     for node in candidates {
-        match pools.lease(node, worker.id).await {
+        match cluster.while_reachable(node, pools.lease(node, worker.id)).await {
             Ok(lease) => return Ok(lease),
             Err(error) if error.retry() == Retry::Elsewhere => failure = Some(failure.unwrap_or(error)),
             Err(error) => return Err(error),

@@ -168,7 +168,7 @@ impl Session {
         if on_replica {
             self.last_replica = Some(node);
         }
-        self.held = Some(Held { lease, node, on_replica, unnamed_here: false });
+        self.held = Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false });
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl Session {
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
-            leased = self.pools.finish(node, self.worker.id, attempt) => leased,
+            leased = self.cluster.while_reachable(node, self.pools.finish(node, self.worker.id, attempt)) => leased,
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
@@ -209,7 +209,7 @@ impl Session {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
-                self.settle(&survey, &watch, reason);
+                self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
@@ -230,7 +230,7 @@ impl Session {
 
     /// A replica refused the batch or went away: what that says of the statement and of the node.
     fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
-        // A server that went away owes the rest for ever.
+        // A server that is gone will not answer the rest.
         self.ledger.abandon();
         self.undo_failed();
         for undo in self.ledger.take_done() {
@@ -250,8 +250,10 @@ impl Session {
         } else {
             tried.avoid = tried.avoid.with(held.node);
         }
-        if cause.is_the_nodes() {
-            self.cluster.topology.report_failure(held.node);
+        match cause {
+            Cause::Lost => self.cluster.topology.report_failure(held.node),
+            Cause::Shutdown => self.cluster.topology.probe_now(held.node),
+            Cause::ReadOnly | Cause::Conflict => {}
         }
         self.give_back(held, watch.server_gone);
     }

@@ -47,6 +47,8 @@ pub enum Verdict {
     Ready,
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
+    /// An ErrorResponse to nothing at all: the server ends by itself. Whether the client reads it is the session's choice.
+    Farewell,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
     CopyIn {
         simple: bool,
@@ -61,6 +63,9 @@ pub enum Missed {
     Parse(Arc<Statement>),
     Close(Arc<Statement>),
 }
+
+/// A usual batch owes fewer answers.
+const KEPT_OWED: usize = 64;
 
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -230,8 +235,9 @@ impl Ledger {
     fn error(&mut self) -> Verdict {
         match self.owed.front() {
             Some(Owed::Hidden) => return Verdict::HiddenError,
-            // Simple query: ReadyForQuery follows. Nothing owed: a farewell of the server.
-            None | Some(Owed::Query) => return Verdict::Pass,
+            None => return Verdict::Farewell,
+            // ReadyForQuery follows.
+            Some(Owed::Query) => return Verdict::Pass,
             Some(_) => {}
         }
         if std::mem::take(&mut self.copying_in) {
@@ -269,6 +275,11 @@ impl Ledger {
         self.skipping = false;
         self.copying_in = false;
         self.doubtful_syncs = 0;
+    }
+
+    /// Gives memory back that only a batch of many messages needed.
+    pub fn trim(&mut self) {
+        self.owed.shrink_to(KEPT_OWED);
     }
 
     /// What errors have undone since the last call, newest first.
@@ -319,6 +330,7 @@ mod tests {
                 Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
                 Verdict::Drop => '.',
                 Verdict::HiddenError => '!',
+                Verdict::Farewell => '†',
                 Verdict::Violation => '?',
             });
         }
@@ -359,7 +371,8 @@ mod tests {
             (vec![Bind, Execute, Ready], "D", "?…"),
             (vec![], "Z", "?"),
             (vec![], "NAS", "NAS"),
-            (vec![], "E", "E"),
+            (vec![], "E", "†"),
+            (vec![Query], "DCZE", "DCZ†"),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");

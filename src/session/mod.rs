@@ -93,6 +93,8 @@ struct Held {
     on_replica: bool,
     /// Its unnamed statement is the client's; it has none if the client has none.
     unnamed_here: bool,
+    /// A cancel request may still be under way to it.
+    cancelled: bool,
 }
 
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);

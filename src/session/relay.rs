@@ -29,8 +29,10 @@ pub trait Observer {
     fn copy_in(&mut self, simple: bool);
     /// A command of the client's is complete; its tag.
     fn completed(&mut self, tag: &[u8]);
-    /// From here on the client has seen something that cannot be taken back.
-    fn committed(&mut self);
+    /// An ErrorResponse to nothing: the server ends.
+    fn farewell(&mut self, fields: &ErrorFields<'_>);
+    /// There is something for the client that cannot be taken back once it has seen it.
+    fn showable(&mut self);
 }
 
 /// Where the relay stands in the server's input.
@@ -166,13 +168,14 @@ impl Relay {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));
             }
+            (_, Verdict::Farewell) => observer.farewell(&error_fields(body())),
             (b'E', _) => self.muted |= observer.error(&error_fields(body())),
             (_, Verdict::CopyIn { simple }) => observer.copy_in(simple),
             _ => {}
         }
-        let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError);
+        let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError | Verdict::Farewell);
         if visible && !self.muted && !matches!(header.tag, b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' | b'S') {
-            observer.committed();
+            observer.showable();
         }
         Ok(visible)
     }

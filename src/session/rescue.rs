@@ -46,11 +46,6 @@ impl Cause {
     pub fn is_the_statements(self) -> bool {
         self == Self::ReadOnly
     }
-
-    /// The node is to blame: it should be left alone for a while.
-    pub fn is_the_nodes(self) -> bool {
-        matches!(self, Self::Shutdown | Self::Lost)
-    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ impl Session {
             out: &mut self.out,
             relay: &mut self.relay,
             watch,
+            topology: &self.cluster.topology,
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
@@ -127,10 +128,10 @@ impl Session {
     }
 
     /// All answers are with the client: what the batch leaves behind.
-    pub(super) fn settle(&mut self, survey: &Survey, watch: &Watch, reason: Reason) {
+    pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
         self.ledger.keep_done();
-        let Some(held) = &mut self.held else { return };
+        let Some(held) = &mut self.held else { return Ok(()) };
         let ending = match held.lease.status {
             _ if watch.skipped || watch.error.is_some() && !survey.transaction_control => Ending::Failed,
             TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
@@ -152,10 +153,19 @@ impl Session {
         if let Some(held) = self.held.as_ref().filter(|_| watch.changes.parameters) {
             self.lexis = Lexis::of(&held.lease.reported);
         }
-        if watch.server_gone {
-            self.held = None;
-        } else {
+        if !watch.server_gone {
             self.release_if_free();
+            return Ok(());
+        }
+        let kept = self.must_keep();
+        if let Some(held) = self.held.take() {
+            self.give_back(held, true);
+        }
+        match watch.farewell.take() {
+            // What the session had on the server is gone with it.
+            Some(farewell) if kept => Err(Ended::Farewell(farewell)),
+            None if kept => Err(Ended::ByServer),
+            _ => Ok(()),
         }
     }
 
@@ -210,25 +220,29 @@ impl Session {
         }
     }
 
+    /// The session holds a server that has something of its own.
+    fn must_keep(&self) -> bool {
+        let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
+        let pinned = self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session;
+        self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
+    }
+
     /// Lets the server go unless something keeps the session with it.
     pub(super) fn release_if_free(&mut self) {
-        let Some(held) = &self.held else { return };
-        let kept = held.lease.status != TransactionStatus::Idle
-            || self.pipeline_open
-            || !self.pins.is_empty()
-            || self.mode == PoolMode::Session;
-        if kept {
-            self.registration.slot.is_done();
+        if self.must_keep() {
+            let cancelled = self.registration.slot.is_done();
+            self.held.iter_mut().for_each(|held| held.cancelled |= cancelled);
         } else if let Some(held) = self.held.take() {
             self.give_back(held, false);
-            self.out.trim();
-            self.relay.trim();
         }
+        self.out.trim();
+        self.relay.trim();
+        self.ledger.trim();
     }
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
     pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
-        let cancelled = self.registration.slot.is_done();
+        let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
         if gone || !server.input.is_empty() {
@@ -276,7 +290,7 @@ impl Session {
     /// The server went away, and what it did with the batch is unknown.
     pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
         if let Some(held) = self.held.take() {
-            self.cluster.topology.report_failure(held.node);
+            self.cluster.topology.probe_now(held.node);
             held.lease.close(Close::Lost);
         }
         self.registration.slot.is_done();

@@ -65,6 +65,8 @@ impl Survey {
         if matches!(end, End::Overflow | End::Interrupted) || end == End::Flush && survey.texts > 0 {
             survey.write();
         }
+        // The message that is too long may be the first: what it is about, only a server can answer.
+        survey.needs_server |= end == End::Overflow;
         Ok(survey)
     }
 

@@ -10,6 +10,7 @@ use super::batch::{Collected, End};
 use super::watch::Watch;
 use super::{Ended, Session, dismissed};
 use crate::error::Error;
+use crate::wire::backend::TransactionStatus;
 
 /// A batch has come: the first `bytes` of the client's input.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ impl Session {
 
     async fn read_more(&mut self) -> Result<(), Ended> {
         self.worker.client_buffers.take_back(&mut self.client.input);
-        if self.held.is_none() {
+        if self.status() == TransactionStatus::Idle && !self.pipeline_open {
             self.seat.is_idle();
         }
         let read = poll_fn(|cx| self.poll_more(cx)).await;
@@ -59,8 +60,8 @@ impl Session {
             Poll::Ready(_) => return Poll::Ready(Ok(())),
             Poll::Pending => {}
         }
-        if self.held.is_some() {
-            return self.poll_held(cx);
+        if let Poll::Ready(end) = self.poll_held(cx) {
+            return Poll::Ready(end);
         }
         match self.seat.must_leave() {
             Some(leave) if self.client.input.is_empty() => Poll::Ready(Err(Ended::Farewell(dismissed(leave)))),
@@ -83,17 +84,13 @@ impl Session {
             let mut observer = watch.observe(&mut server.reported, &mut server.status);
             let walked = self.relay.walk(&server.input, &mut self.ledger, &mut observer);
             drop(observer);
-            if watch.server_gone || walked.is_err() {
-                return self.poll_last_words(cx);
+            if let Some(last_words) = watch.farewell.or(walked.err()) {
+                // What came before, if there is still time for it.
+                let _ = self.poll_show(cx);
+                self.held = None;
+                return Poll::Ready(Err(Ended::Farewell(last_words)));
             }
         }
-    }
-
-    /// The server has ended the session: the client reads why, if there is still time for it.
-    fn poll_last_words(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
-        let _ = self.poll_show(cx);
-        self.held = None;
-        Poll::Ready(Err(Ended::ByServer))
     }
 
     fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

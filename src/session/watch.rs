@@ -16,6 +16,8 @@ enum Answer {
     /// The batch is a read outside a transaction, its bytes are still here, and the client has seen nothing: it may
     /// still run on another node.
     HeldBack,
+    /// The same, but there is a part of it that the client should see soon.
+    Showable,
     /// The client will see nothing of it.
     Refused(Cause),
 }
@@ -51,6 +53,8 @@ pub struct Watch {
     pub error: Option<[u8; 5]>,
     /// The server has said farewell, or was closed.
     pub server_gone: bool,
+    /// What it said, when that was no answer to anything.
+    pub farewell: Option<Error>,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
     pub changes: Changes,
@@ -77,13 +81,24 @@ impl Watch {
     pub fn refused(&self) -> Option<Cause> {
         match self.answer {
             Answer::Refused(cause) => Some(cause),
-            Answer::Shown | Answer::HeldBack => None,
+            Answer::Shown | Answer::HeldBack | Answer::Showable => None,
         }
     }
 
-    /// The client sees the answer from now on, and no other.
-    pub fn commit(&mut self) {
-        if self.answer == Answer::HeldBack {
+    /// The batch may still run on another node.
+    pub fn may_rerun(&self) -> bool {
+        matches!(self.answer, Answer::HeldBack | Answer::Showable)
+    }
+
+    fn refuse(&mut self, cause: Option<Cause>) {
+        if let (true, Some(cause)) = (self.may_rerun(), cause) {
+            self.answer = Answer::Refused(cause);
+        }
+    }
+
+    /// The client is about to see what has come, if there is a reason to show it.
+    pub fn show(&mut self, too_much_waits: bool) {
+        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && too_much_waits) {
             self.answer = Answer::Shown;
         }
     }
@@ -91,9 +106,7 @@ impl Watch {
     /// The connection is gone. True: the batch may run elsewhere.
     pub fn lose_server(&mut self) -> bool {
         self.server_gone = true;
-        if self.answer == Answer::HeldBack {
-            self.answer = Answer::Refused(Cause::Lost);
-        }
+        self.refuse(Some(Cause::Lost));
         self.refused().is_some()
     }
 
@@ -152,9 +165,8 @@ impl Observer for Observed<'_> {
         let watch = &mut *self.watch;
         watch.server_gone |= fields.is_fatal();
         watch.intake = watch.after_copy();
-        if let (Answer::HeldBack, Some(cause)) = (watch.answer, Cause::of(fields)) {
-            watch.answer = Answer::Refused(cause);
-        }
+        // What has come with the error is not shown yet, and need not be.
+        watch.refuse(Cause::of(fields));
         if watch.refused().is_none() {
             watch.error.get_or_insert(fields.sqlstate);
         }
@@ -163,9 +175,21 @@ impl Observer for Observed<'_> {
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
+        if fields.is_fatal() {
+            self.watch.refuse(Cause::of(fields));
+        }
+        if self.watch.refused().is_some() {
+            return;
+        }
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
         self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
+    }
+
+    fn farewell(&mut self, fields: &ErrorFields<'_>) {
+        self.watch.server_gone = true;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        self.watch.farewell = Some(Error::new(Fault::Node, text(&fields.sqlstate), text(fields.message)));
     }
 
     fn copy_in(&mut self, simple: bool) {
@@ -176,7 +200,9 @@ impl Observer for Observed<'_> {
         self.watch.changes.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
     }
 
-    fn committed(&mut self) {
-        self.watch.commit();
+    fn showable(&mut self) {
+        if self.watch.answer == Answer::HeldBack {
+            self.watch.answer = Answer::Showable;
+        }
     }
 }

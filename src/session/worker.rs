@@ -124,6 +124,11 @@ impl Worker {
         }
     }
 
+    /// Wakes all sessions, so that those whose node has become unreachable notice.
+    pub fn rouse(&self) {
+        self.seats.borrow().iter().for_each(|seat| seat.waker.wake_by_ref());
+    }
+
     fn count_classifications(&self) {
         let stats = self.classifier.borrow().stats;
         let before = self.counted.replace(stats);
@@ -165,9 +170,8 @@ impl SeatGuard {
     /// The session waits for its client, outside a transaction. Whoever is idle must look at [`Self::must_leave`].
     pub fn is_idle(&self) {
         self.seat.idle_since.set(Some(self.worker.now()));
-        if self.worker.is_draining() {
-            self.seat.must_leave.set(Some(Leave::Shutdown));
-        }
+        // What was asked of it while it was idle before is over: it has worked since.
+        self.seat.must_leave.set(self.worker.is_draining().then_some(Leave::Shutdown));
     }
 
     pub fn is_busy(&self) {

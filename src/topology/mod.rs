@@ -93,12 +93,17 @@ impl Topology {
     /// A session found that the node refuses connections, broke one or let one time out: it leaves the view before
     /// this returns, and is probed at once. An error that the node sent is no such failure. Callable from any thread.
     pub fn report_failure(&self, id: NodeId) {
-        let known = self.view().node(id).is_some_and(|node| node.eligible == Err(Ineligible::Unreachable));
-        if !known {
+        if !self.view().is_unreachable(id) {
             self.state.fail(id, &ControlError::Answer("a session found it dead"));
-            if let Some(wake) = self.state.wake.get(id.index()) {
-                wake.notify_one();
-            }
+            self.probe_now(id);
+        }
+    }
+
+    /// A session lost a server in a way that says nothing sure of its node: an administrator may have ended that one
+    /// alone. The node stays in the view, and is probed at once. Callable from any thread.
+    pub fn probe_now(&self, id: NodeId) {
+        if let Some(wake) = self.state.wake.get(id.index()) {
+            wake.notify_one();
         }
     }
 

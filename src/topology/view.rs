@@ -24,6 +24,10 @@ impl View {
         self.nodes.get(id.index())
     }
 
+    pub fn is_unreachable(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(NodeView::is_unreachable)
+    }
+
     /// The replicas that may serve reads.
     pub fn eligible(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| node.eligible.is_ok())
@@ -60,6 +64,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// It did not answer when it was asked last.
+    pub fn is_unreachable(&self) -> bool {
+        self.eligible == Err(Ineligible::Unreachable)
+    }
+
     /// The age of the newest primary position that this node has certainly replayed; never understated.
     pub fn staleness_at(&self, now: Instant) -> Option<Duration> {
         self.covered_at.map(|covered_at| now.saturating_duration_since(covered_at))

@@ -10,9 +10,12 @@
 mod cluster;
 mod demo;
 mod exact;
+mod faults;
 mod frames;
 mod harness;
 mod harness_check;
+mod lag;
+mod outage;
 mod prepared;
 mod proxy;
 mod raw;
@@ -20,6 +23,7 @@ mod routing;
 mod speech;
 mod state;
 mod target;
+mod traffic;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,6 +43,9 @@ fn main() -> ExitCode {
         harness_check::TESTS,
         demo::TESTS,
         exact::TESTS,
+        faults::TESTS,
+        lag::TESTS,
+        outage::TESTS,
         routing::TESTS,
         state::TESTS,
         prepared::TESTS,

@@ -33,6 +33,18 @@ impl Proxy {
 
     /// The same with a configuration that was edited in any way.
     pub fn start_as(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
+        let proxy = Self::launch(cluster, edit);
+        let replicas = cluster.replicas().len();
+        wait_for(READY_LIMIT, "all replicas get reads", || {
+            let metrics = proxy.http("/metrics");
+            let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
+            metrics.lines().filter(eligible).count() == replicas
+        });
+        proxy
+    }
+
+    /// The same, and returns as soon as clients can connect, whatever the nodes are doing.
+    pub fn launch(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
         let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
@@ -48,12 +60,7 @@ impl Proxy {
             .spawn()
             .unwrap();
         let proxy = Self { process, port, metrics_port, directory };
-        let replicas = cluster.replicas().len();
-        wait_for(READY_LIMIT, "all replicas get reads", || {
-            let metrics = proxy.http("/metrics");
-            let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
-            metrics.lines().filter(eligible).count() == replicas
-        });
+        wait_for(READY_LIMIT, "the proxy listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         proxy
     }
 
@@ -86,6 +93,17 @@ impl Proxy {
         });
     }
 
+    /// What `/metrics` says of a node; NaN also while it says nothing.
+    pub fn node_metric(&self, name: &str, node: &str) -> f64 {
+        let series = format!("{name}{{cluster=\"demo\",node=\"{node}\"}} ");
+        let metrics = self.http("/metrics");
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).map_or(f64::NAN, |value| value.parse().unwrap())
+    }
+
+    pub fn is_eligible(&self, node: &str) -> bool {
+        self.node_metric("causeway_node_eligible", node) > 0.0
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
@@ -111,5 +129,8 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        if std::thread::panicking() {
+            eprintln!("the proxy's log:\n{}", self.log());
+        }
     }
 }

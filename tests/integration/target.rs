@@ -35,10 +35,14 @@ impl Target {
     }
 
     pub async fn connect(&self) -> Client {
-        let (client, connection) = self.config().connect(NoTls).await.unwrap();
+        self.try_connect().await.unwrap()
+    }
+
+    pub async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config().connect(NoTls).await?;
         // Its error is also the client's, where the test sees it.
         tokio::spawn(connection);
-        client
+        Ok(client)
     }
 
     /// Over TLS, and only if the certificate is `ca_pem`'s and names the host.
@@ -85,7 +89,8 @@ impl Target {
         self.run(command)
     }
 
-    fn run(&self, mut command: Command) -> String {
+    /// What a libpq program prints; it must succeed.
+    pub fn run(&self, mut command: Command) -> String {
         command.env("PGHOST", &self.host).env("PGPORT", self.port.to_string());
         command.env("PGUSER", USER).env("PGPASSWORD", PASSWORD).env("PGDATABASE", &self.database);
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `make install-deps`"));
