@@ -16,8 +16,12 @@ mod harness;
 mod harness_check;
 mod lag;
 mod outage;
+mod prepared;
 mod proxy;
 mod raw;
+mod routing;
+mod speech;
+mod state;
 mod target;
 mod traffic;
 
@@ -34,8 +38,18 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
-    let tests: &[&[Test]] =
-        &[cluster::TESTS, harness_check::TESTS, demo::TESTS, exact::TESTS, faults::TESTS, lag::TESTS, outage::TESTS];
+    let tests: &[&[Test]] = &[
+        cluster::TESTS,
+        harness_check::TESTS,
+        demo::TESTS,
+        exact::TESTS,
+        faults::TESTS,
+        lag::TESTS,
+        outage::TESTS,
+        routing::TESTS,
+        state::TESTS,
+        prepared::TESTS,
+    ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
         Trial::test(name, move || {
