@@ -16,6 +16,7 @@ mod harness;
 mod harness_check;
 mod lag;
 mod outage;
+mod pgbench;
 mod prepared;
 mod proxy;
 mod raw;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         routing::TESTS,
         state::TESTS,
         prepared::TESTS,
+        pgbench::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
