@@ -35,7 +35,7 @@ use crate::session::Door;
 use crate::session::cancel::Cancels;
 use crate::session::cluster::Cluster;
 use crate::session::worker::Shared;
-use crate::topology::{FactsStore, Topology};
+use crate::topology::{FactsStore, Topology, View};
 use crate::types::{NodeId, WorkerId};
 
 use self::plane::{Newcomer, Phase};
@@ -213,10 +213,23 @@ async fn open_doors(
     }
     let metrics_address = open_admin(shared, phases).await?;
     let addresses = sockets.iter().map(|(socket, _)| socket.local().clone()).collect();
+    first_probes(shared).await;
     for (socket, door) in sockets {
         tokio::spawn(plane::welcome(socket, door, Arc::clone(shared), newcomers.to_vec(), phases.clone()));
     }
     Ok((addresses, metrics_address))
+}
+
+/// Clients that come first are not told that no node is there because nobody has looked yet: they wait, for as long as
+/// a probe may take.
+async fn first_probes(shared: &Shared) {
+    let all_serve = async {
+        for cluster in &shared.clusters {
+            cluster.topology.wait_for(View::serves).await;
+        }
+    };
+    // A node that is down must not keep us from starting.
+    let _ = tokio::time::timeout(shared.config.probe.timeout, all_serve).await;
 }
 
 fn door(listener: &Listener) -> Result<Door> {

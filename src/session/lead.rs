@@ -148,7 +148,9 @@ impl Session {
     /// What outlives a transaction must not be left on a replica, where later writes could not follow.
     fn check_lasting_effects(&self, survey: &Survey) -> Result<()> {
         let on_replica = self.held.as_ref().is_some_and(|held| held.on_replica);
-        if !on_replica || !survey.effects.intersects(Effects::LASTING) {
+        // A failed transaction takes nothing but its end: the server says so.
+        let refused_anyway = self.status() == TransactionStatus::Failed && !survey.transaction_control;
+        if !on_replica || refused_anyway || !survey.effects.intersects(Effects::LASTING) {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
@@ -231,6 +233,9 @@ impl Session {
         // A server that is gone will not answer the rest.
         self.ledger.abandon();
         self.undo_failed();
+        for undo in self.ledger.take_done() {
+            self.statements.undo(undo);
+        }
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
         let cause = watch.refused().unwrap_or(Cause::Lost);

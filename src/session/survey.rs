@@ -25,6 +25,8 @@ pub struct Survey {
     pub begins: Option<Begin>,
     /// The shape of the only statement; `None` when there are several.
     pub fingerprint: Option<u64>,
+    /// It ends or begins transactions itself: an error does not undo what it did before.
+    pub transaction_control: bool,
     /// Only a server can answer it.
     pub needs_server: bool,
     texts: u32,
@@ -40,6 +42,7 @@ impl Default for Survey {
             hint: None,
             begins: None,
             fingerprint: None,
+            transaction_control: false,
             needs_server: false,
             texts: 0,
             named: HashMap::new(),
@@ -147,6 +150,7 @@ impl Survey {
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
         self.effects = self.effects.union(classified.effects);
+        self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);

@@ -18,8 +18,12 @@ mod harness_check;
 mod lag;
 mod outage;
 mod pgbench;
+mod prepared;
 mod proxy;
 mod raw;
+mod routing;
+mod speech;
+mod state;
 mod target;
 mod traffic;
 
@@ -45,6 +49,9 @@ fn main() -> ExitCode {
         faults::TESTS,
         lag::TESTS,
         outage::TESTS,
+        routing::TESTS,
+        state::TESTS,
+        prepared::TESTS,
         pgbench::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {

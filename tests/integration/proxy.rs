@@ -77,6 +77,22 @@ impl Proxy {
         answer
     }
 
+    /// The sum of the samples of a metric whose labels contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let metrics = self.http("/metrics");
+        let samples = metrics.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until the catalog facts of a database that a client has used have been loaded `times` times.
+    pub fn facts_loaded(&self, database: &str, times: usize) {
+        let line = format!("database=\"{database}\"");
+        wait_for(READY_LIMIT, "the catalog facts are loaded", || {
+            let log = self.log();
+            log.lines().filter(|l| l.contains("catalog facts loaded") && l.contains(&line)).count() >= times
+        });
+    }
+
     /// What `/metrics` says of a node; NaN also while it says nothing.
     pub fn node_metric(&self, name: &str, node: &str) -> f64 {
         let series = format!("{name}{{cluster=\"demo\",node=\"{node}\"}} ");

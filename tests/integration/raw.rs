@@ -113,9 +113,19 @@ impl RawClient {
 
     /// Answers what is asked after the start-up message; gives what comes then, to ReadyForQuery.
     pub fn prove(&mut self, password: &str) -> Vec<Message> {
+        let greeting = self.try_prove(password);
+        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())));
+        greeting
+    }
+
+    /// The same, but it may also end with an error.
+    pub fn try_prove(&mut self, password: &str) -> Vec<Message> {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let (tag, body) = self.read().expect("login");
+            if tag == 'E' {
+                return vec![(tag, body)];
+            }
             assert_eq!(tag, 'R', "{}", String::from_utf8_lossy(&body));
             let (kind, data) = body.split_first_chunk().unwrap();
             match i32::from_be_bytes(*kind) {
@@ -135,9 +145,7 @@ impl RawClient {
                 other => panic!("authentication request {other}"),
             }
         }
-        let last = self.read_to('Z');
-        assert_eq!(last.last(), Some(&('Z', b"I".to_vec())));
-        last
+        self.read_to('Z')
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::harness::{PASSWORD, USER};
-use crate::raw::RawClient;
+use crate::raw::{Message, RawClient};
 
 /// Debian's own, which has the distribution's psycopg2.
 const PYTHON: &str = "/usr/bin/python3";
@@ -64,6 +64,15 @@ impl Target {
         let mut client = RawClient::connect(&self.host, self.port);
         client.login(USER, PASSWORD, &self.database);
         client
+    }
+
+    /// The same with further start-up parameters; also gives what follows the login.
+    pub fn raw_with(&self, parameters: &[(&str, &str)]) -> (RawClient, Vec<Message>) {
+        let mut client = RawClient::connect(&self.host, self.port);
+        let login = [("user", USER), ("database", self.database.as_str())];
+        client.startup(&[&login[..], parameters].concat());
+        let greeting = client.try_prove(PASSWORD);
+        (client, greeting)
     }
 
     /// What psql prints for `input`, one statement or command a line; it must succeed.
