@@ -17,7 +17,7 @@ use crate::target::Target;
 pub const TESTS: &[Test] = &[
     ("drivers::psql", |env| compare(env, "psql", || program("psql", &["-Xq", "-f", "tests/drivers/psql.sql"]))),
     ("drivers::psycopg2", |env| {
-        compare(env, "psycopg2", || program("/usr/bin/python3", &["tests/drivers/psycopg2_driver.py"]))
+        compare(env, "psycopg2", || program("/usr/bin/python3", &["tests/drivers/psycopg2_driver.py"]));
     }),
     ("drivers::psycopg3", |env| compare(env, "psycopg3", || program(PYTHON, &["tests/drivers/psycopg3_driver.py"]))),
     ("drivers::asyncpg", |env| compare(env, "asyncpg", || program(PYTHON, &["tests/drivers/asyncpg_driver.py"]))),
@@ -33,7 +33,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 fn program(name: &str, arguments: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = if name.starts_with("target/") { root.join(name) } else { PathBuf::from(name) };
-    assert!(name.components().count() == 1 || name.exists(), "{name:?} is not there: run `make install-test-deps`");
+    assert!(
+        name.components().count() == 1 || name.exists(),
+        "{} is not there: run `make install-test-deps`",
+        name.display()
+    );
     let mut command = Command::new(name);
     command.args(arguments).current_dir(root).env("NODE_PATH", root.join(NODE_MODULES));
     command
