@@ -194,6 +194,8 @@ impl Session {
     /// One try on the server that is held.
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
+        // Drivers prepare with a Flush, and what they run next may belong on another node.
+        self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
         if let Err(error) = self.write_batch(task) {
             self.take_back_unsent();
             return Ok(Err(error));
@@ -208,7 +210,8 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
-                self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
+                self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
+                self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
                 self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
