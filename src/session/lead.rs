@@ -11,6 +11,7 @@ use super::survey::Survey;
 use super::watch::Watch;
 use super::{Ended, Held, Session};
 use crate::backend::Server;
+use crate::config::Fallback;
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::pool::{Attempt, Lease};
 use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
@@ -134,6 +135,10 @@ impl Session {
             Refusal::NoPrimary => (
                 format!("cluster {cluster:?} has no primary to write to"),
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
+            ),
+            Refusal::NoReplica if self.worker.shared.config.routing.fallback == Fallback::Primary => (
+                format!("cluster {cluster:?} has no replica within routing.max_lag, and no primary to read from"),
+                "While no primary answers nobody knows what replicas lack: a longer routing.max_lag keeps them readable.",
             ),
             Refusal::NoReplica => (
                 format!(
