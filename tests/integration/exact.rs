@@ -3,8 +3,8 @@
 use std::panic::catch_unwind;
 
 use crate::frames::{
-    COPY_DONE, FLUSH, SYNC, Step, TERMINATE, bind, close, copy_data, copy_fail, describe, execute, extended, message,
-    parse, play, query, send, show,
+    COPY_DONE, FLUSH, SYNC, TERMINATE, Turn, bind, close, copy_data, copy_fail, describe, execute, extended, message,
+    parse, play, query, show, turn,
 };
 use crate::harness::{Env, PASSWORD, Test, USER};
 use crate::proxy::Proxy;
@@ -14,29 +14,26 @@ use crate::target::Target;
 pub const TESTS: &[Test] = &[
     ("exact::simple_queries", simple_queries),
     ("exact::extended_queries", extended_queries),
+    ("exact::statements_and_portals", statements_and_portals),
     ("exact::pipelines", pipelines),
-    ("exact::copy", copy),
-    ("exact::copy_errors", copy_errors),
     ("exact::text_in_other_encodings", text_in_other_encodings),
     ("exact::what_servers_say_by_themselves", what_servers_say_by_themselves),
 ];
 
-use Step::{Read, ReadToEnd};
-
-type Script = (&'static str, Vec<Step>);
+pub type Script = (&'static str, Vec<Turn>);
 
 /// One Query, or anything else that ends in one ReadyForQuery.
-fn once(name: &'static str, bytes: Vec<u8>) -> Script {
-    (name, vec![Step::Send(bytes), Read('Z', 1)])
+pub fn once(name: &'static str, bytes: Vec<u8>) -> Script {
+    (name, vec![turn(&[bytes], "Z")])
 }
 
-fn simple(sql: &'static str) -> Script {
+pub fn simple(sql: &'static str) -> Script {
     once(sql, query(sql))
 }
 
 /// Plays each script to the primary and to a proxy, each on a connection of its own, which must then still be in
 /// order, unless the script ends it.
-fn compare(env: &Env, test: &str, parameters: &[(&str, &str)], setup: &str, scripts: &[Script]) {
+pub fn compare(env: &Env, test: &str, parameters: &[(&str, &str)], setup: &str, scripts: &[Script]) {
     let database = env.database(test);
     database.prepare(setup);
     let proxy = Proxy::start(&env.shared().cluster, "[pool]\ndefault_pool_size = 2\n");
@@ -47,7 +44,7 @@ fn compare(env: &Env, test: &str, parameters: &[(&str, &str)], setup: &str, scri
             let perform = || {
                 let mut client = connect(target, parameters);
                 let mut transcript = play(&mut client, script);
-                if !matches!(script.last(), Some(ReadToEnd)) {
+                if !script.last().is_some_and(Turn::ends_session) {
                     client.query("ROLLBACK; SELECT 'in order'");
                     transcript.extend(client.read_to('Z'));
                 }
@@ -70,7 +67,7 @@ fn connect(target: &Target, parameters: &[(&str, &str)]) -> RawClient {
     client
 }
 
-const TABLE: &str = "CREATE TABLE t (n int PRIMARY KEY, s text); GRANT ALL ON t TO app; \
+pub const TABLE: &str = "CREATE TABLE t (n int PRIMARY KEY, s text); GRANT ALL ON t TO app; \
                      INSERT INTO t SELECT n, 'row ' || n FROM generate_series(1, 50) n";
 
 fn simple_queries(env: &Env) {
@@ -106,25 +103,20 @@ fn simple_queries(env: &Env) {
         "a transaction in steps, with an error in it",
         ["BEGIN", "SELECT 1", "SELECT 1/0", "SELECT 1", "COMMIT"]
             .into_iter()
-            .flat_map(|sql| [Step::Send(query(sql)), Read('Z', 1)])
+            .map(|sql| turn(&[query(sql)], "Z"))
             .collect(),
     ));
-    scripts.push(("three at once", vec![send(&["SELECT 1", "SELECT 1/0", "SELECT 3"].map(query)), Read('Z', 3)]));
-    scripts.push(("good-bye", vec![Step::Send(TERMINATE.to_vec()), ReadToEnd]));
-    scripts.push((
-        "good-bye in a transaction",
-        vec![Step::Send(query("BEGIN")), Read('Z', 1), Step::Send(TERMINATE.to_vec()), ReadToEnd],
-    ));
+    scripts.push(("three at once", vec![turn(&["SELECT 1", "SELECT 1/0", "SELECT 3"].map(query), "ZZZ")]));
+    scripts.push(("good-bye", vec![turn(&[TERMINATE.to_vec()], "$")]));
+    scripts.push(("good-bye in a transaction", vec![turn(&[query("BEGIN")], "Z"), turn(&[TERMINATE.to_vec()], "$")]));
     compare(env, "simple", &[], TABLE, &scripts);
 }
 
 fn extended_queries(env: &Env) {
-    let select = parse("", "SELECT n, s FROM t ORDER BY n LIMIT 5");
     let call = |oid: u32, argument: &[u8]| {
         let length = u32::try_from(argument.len()).unwrap().to_be_bytes();
         message(b'F', &[&oid.to_be_bytes()[..], &[0, 0, 0, 1], &length, argument, &[0, 0]].concat())
     };
-    let fetch = |rows| [execute("", rows), SYNC.to_vec()].concat();
     let mut scripts: Vec<Script> = ["SELECT n FROM t ORDER BY n", "", "SELECT 1/0", "SELECT * FROM nowhere", "BEGIN"]
         .map(|sql| once(sql, extended(sql)))
         .into();
@@ -156,73 +148,69 @@ fn extended_queries(env: &Env) {
             "bad parameter",
             [parse("", "SELECT $1::int"), bind("", "", &[b"x"], 0), execute("", 0), SYNC.to_vec()].concat(),
         ),
-        once("suspended, and gone with its transaction", [&select[..], &bind("", "", &[], 0), &fetch(2)].concat()),
-        (
-            "a portal across Syncs in a transaction",
-            vec![
-                Step::Send(query("BEGIN")),
-                Read('Z', 1),
-                send(&[&select[..], &bind("p", "", &[], 0), &execute("p", 2), SYNC]),
-                Read('Z', 1),
-                send(&[&execute("p", 2)[..], SYNC]),
-                Read('Z', 1),
-                send(&[&execute("p", 2)[..], SYNC]),
-                Read('Z', 1),
-                send(&[&execute("p", 2)[..], SYNC]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "a portal outside a transaction, with Flush",
-            vec![
-                send(&[&select[..], &bind("p", "", &[], 0), &execute("p", 2), FLUSH]),
-                Read('s', 1),
-                send(&[&execute("p", 2)[..], FLUSH]),
-                Read('s', 1),
-                send(&[&execute("p", 0)[..], SYNC]),
-                Read('Z', 1),
-                send(&[&execute("p", 0)[..], SYNC]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "a statement used again and again",
-            vec![
-                send(&[&parse("s", "SELECT $1::text")[..], SYNC]),
-                Read('Z', 1),
-                send(&[&bind("", "s", &[b"1"], 0)[..], &execute("", 0), SYNC]),
-                Read('Z', 1),
-                Step::Send(query("SELECT 'between'")),
-                Read('Z', 1),
-                send(&[&bind("", "s", &[b"2"], 0)[..], &execute("", 0), SYNC]),
-                Read('Z', 1),
-                send(&[&parse("s", "SELECT 2")[..], SYNC]),
-                Read('Z', 1),
-                send(&[&close(b'S', "s")[..], &parse("s", "SELECT 3"), &bind("", "s", &[], 0), &execute("", 0), SYNC]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "the unnamed statement used again",
-            vec![
-                send(&[&parse("", "SELECT $1::text")[..], SYNC]),
-                Read('Z', 1),
-                send(&[&bind("", "", &[b"1"], 0)[..], &execute("", 0), SYNC]),
-                Read('Z', 1),
-                send(&[&bind("", "", &[b"2"], 0)[..], &execute("", 0), SYNC]),
-                Read('Z', 1),
-                Step::Send(query("SELECT 'between'")),
-                Read('Z', 1),
-                send(&[&bind("", "", &[b"3"], 0)[..], SYNC]),
-                Read('Z', 1),
-            ],
-        ),
         // int4abs is 1397, int4div 154; 1 is nobody.
         once("a function call", call(1397, b"-5")),
         once("a function call that fails", call(154, b"1")),
         once("a function call of nobody", call(1, b"1")),
     ]);
     compare(env, "extended", &[], TABLE, &scripts);
+}
+
+fn statements_and_portals(env: &Env) {
+    let select = parse("", "SELECT n, s FROM t ORDER BY n LIMIT 5");
+    let scripts: Vec<Script> = vec![
+        (
+            "suspended, and gone with its transaction",
+            vec![
+                turn(&[&select[..], &bind("", "", &[], 0), &execute("", 2), SYNC], "Z"),
+                turn(&[&execute("", 2)[..], SYNC], "Z"),
+            ],
+        ),
+        (
+            "a portal across Syncs in a transaction",
+            vec![
+                turn(&[query("BEGIN")], "Z"),
+                turn(&[&select[..], &bind("p", "", &[], 0), &execute("p", 2), SYNC], "Z"),
+                turn(&[&execute("p", 2)[..], SYNC], "Z"),
+                turn(&[&execute("p", 2)[..], SYNC], "Z"),
+                turn(&[&execute("p", 2)[..], SYNC], "Z"),
+            ],
+        ),
+        (
+            "a portal outside a transaction, with Flush",
+            vec![
+                turn(&[&select[..], &bind("p", "", &[], 0), &execute("p", 2), FLUSH], "s"),
+                turn(&[&execute("p", 2)[..], FLUSH], "s"),
+                turn(&[&execute("p", 0)[..], SYNC], "Z"),
+                turn(&[&execute("p", 0)[..], SYNC], "Z"),
+            ],
+        ),
+        (
+            "a statement used again and again",
+            vec![
+                turn(&[&parse("s", "SELECT $1::text")[..], SYNC], "Z"),
+                turn(&[&bind("", "s", &[b"1"], 0)[..], &execute("", 0), SYNC], "Z"),
+                turn(&[query("SELECT 'between'")], "Z"),
+                turn(&[&bind("", "s", &[b"2"], 0)[..], &execute("", 0), SYNC], "Z"),
+                turn(&[&parse("s", "SELECT 2")[..], SYNC], "Z"),
+                turn(
+                    &[&close(b'S', "s")[..], &parse("s", "SELECT 3"), &bind("", "s", &[], 0), &execute("", 0), SYNC],
+                    "Z",
+                ),
+            ],
+        ),
+        (
+            "the unnamed statement used again",
+            vec![
+                turn(&[&parse("", "SELECT $1::text")[..], SYNC], "Z"),
+                turn(&[&bind("", "", &[b"1"], 0)[..], &execute("", 0), SYNC], "Z"),
+                turn(&[&bind("", "", &[b"2"], 0)[..], &execute("", 0), SYNC], "Z"),
+                turn(&[query("SELECT 'between'")], "Z"),
+                turn(&[&bind("", "", &[b"3"], 0)[..], SYNC], "Z"),
+            ],
+        ),
+    ];
+    compare(env, "statements", &[], TABLE, &scripts);
 }
 
 fn pipelines(env: &Env) {
@@ -233,40 +221,32 @@ fn pipelines(env: &Env) {
     let count = || query("SELECT count(*) FROM t");
     let sync = || SYNC.to_vec();
     let flush = || FLUSH.to_vec();
-    let rows = |text: &'static str| Read('C', text.len());
     let scripts: Vec<Script> = vec![
         (
             "fifty Syncs in one write",
-            vec![Step::Send((0..50).flat_map(|n| [ok(&n.to_string()), sync()].concat()).collect()), Read('Z', 50)],
+            vec![turn(
+                &[(0..50).flat_map(|n| [ok(&n.to_string()), sync()].concat()).collect::<Vec<u8>>()],
+                "ZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            )],
         ),
-        ("an error in the middle", vec![send(&[ok("1"), bad(), ok("2"), sync(), ok("3"), sync()]), Read('Z', 2)]),
-        ("an implicit transaction undone", vec![send(&[insert(201), bad(), sync(), count()]), Read('Z', 2)]),
-        ("two Syncs", vec![send(&[ok("1"), sync(), sync(), sync()]), Read('Z', 3)]),
-        ("Syncs alone", vec![send(&[sync(), sync()]), Read('Z', 2)]),
+        ("an error in the middle", vec![turn(&[ok("1"), bad(), ok("2"), sync(), ok("3"), sync()], "ZZ")]),
+        ("an implicit transaction undone", vec![turn(&[insert(201), bad(), sync(), count()], "ZZ")]),
+        ("two Syncs", vec![turn(&[ok("1"), sync(), sync(), sync()], "ZZZ")]),
+        ("Syncs alone", vec![turn(&[sync(), sync()], "ZZ")]),
         (
             "Flush after each",
-            vec![
-                send(&[ok("1"), flush()]),
-                rows("1"),
-                send(&[ok("2"), flush()]),
-                rows("2"),
-                send(&[sync()]),
-                Read('Z', 1),
-            ],
+            vec![turn(&[ok("1"), flush()], "C"), turn(&[ok("2"), flush()], "C"), turn(&[sync()], "Z")],
         ),
-        ("Flush alone", vec![send(&[flush(), flush(), sync()]), Read('Z', 1)]),
+        ("Flush alone", vec![turn(&[flush(), flush(), sync()], "Z")]),
         (
             "an error, Flush, more, Sync",
-            vec![send(&[bad(), flush()]), Read('E', 1), send(&[ok("1"), flush(), ok("2"), sync()]), Read('Z', 1)],
+            vec![turn(&[bad(), flush()], "E"), turn(&[ok("1"), flush(), ok("2"), sync()], "Z")],
         ),
-        (
-            "a Query after unsynced messages",
-            vec![send(&[ok("1"), query("SELECT 2")]), Read('Z', 1), send(&[sync()]), Read('Z', 1)],
-        ),
-        ("a Query after an unsynced error", vec![send(&[bad(), query("SELECT 2"), sync()]), Read('Z', 1)]),
+        ("a Query after unsynced messages", vec![turn(&[ok("1"), query("SELECT 2")], "Z"), turn(&[sync()], "Z")]),
+        ("a Query after an unsynced error", vec![turn(&[bad(), query("SELECT 2"), sync()], "Z")]),
         (
             "a Query after an unsynced error, and the Sync later",
-            vec![send(&[bad(), query("SELECT 2")]), Read('E', 1), send(&[query("SELECT 3"), sync()]), Read('Z', 1)],
+            vec![turn(&[bad(), query("SELECT 2")], "E"), turn(&[query("SELECT 3"), sync()], "Z")],
         ),
         (
             "a prepare that fails, with Flush",
@@ -303,278 +283,34 @@ fn pipelines(env: &Env) {
         ),
         (
             "a Query after a flushed error",
-            vec![send(&[bad(), flush()]), Read('E', 1), send(&[query("SELECT 2")]), send(&[sync()]), Read('Z', 1)],
+            vec![turn(&[bad(), flush()], "E"), turn(&[query("SELECT 2")], ""), turn(&[sync()], "Z")],
         ),
-        (
-            "a function call after an unsynced error",
-            vec![send(&[bad(), message(b'F', &[0; 10]), sync()]), Read('Z', 1)],
-        ),
+        ("a function call after an unsynced error", vec![turn(&[bad(), message(b'F', &[0; 10]), sync()], "Z")]),
         (
             "a write unsynced, then a Query",
-            vec![send(&[insert(202), query("ROLLBACK")]), Read('Z', 1), send(&[sync(), count()]), Read('Z', 2)],
+            vec![turn(&[insert(202), query("ROLLBACK")], "Z"), turn(&[sync(), count()], "ZZ")],
         ),
         (
             "BEGIN and COMMIT in a pipeline",
-            vec![send(&[extended("BEGIN"), extended("SELECT 1"), extended("COMMIT")]), Read('Z', 3)],
+            vec![turn(&[extended("BEGIN"), extended("SELECT 1"), extended("COMMIT")], "ZZZ")],
         ),
         (
             "Parse and Describe first, Bind later",
             vec![
-                send(&[parse("x", "SELECT $1::int"), describe(b'S', "x"), flush()]),
-                Read('T', 1),
-                send(&[bind("", "x", &[b"1"], 0), execute("", 0), sync()]),
-                Read('Z', 1),
+                turn(&[parse("x", "SELECT $1::int"), describe(b'S', "x"), flush()], "T"),
+                turn(&[bind("", "x", &[b"1"], 0), execute("", 0), sync()], "Z"),
             ],
         ),
         (
             "copy messages where none belong",
-            vec![send(&[copy_data(b"x"), COPY_DONE.to_vec(), copy_fail("x"), query("SELECT 1")]), Read('Z', 1)],
+            vec![turn(&[copy_data(b"x"), COPY_DONE.to_vec(), copy_fail("x"), query("SELECT 1")], "Z")],
         ),
-        ("good-bye without Sync", vec![send(&[insert(203), TERMINATE.to_vec()]), ReadToEnd]),
-        ("what was not synced is not there", vec![send(&[count()]), Read('Z', 1)]),
-        ("good-bye after Flush", vec![send(&[ok("1"), flush()]), Read('C', 1), send(&[TERMINATE]), ReadToEnd]),
-        ("good-bye behind a Query", vec![send(&[query("SELECT 1"), TERMINATE.to_vec()]), ReadToEnd]),
+        ("good-bye without Sync", vec![turn(&[insert(203), TERMINATE.to_vec()], "$")]),
+        ("what was not synced is not there", vec![turn(&[count()], "Z")]),
+        ("good-bye after Flush", vec![turn(&[ok("1"), flush()], "C"), turn(&[TERMINATE], "$")]),
+        ("good-bye behind a Query", vec![turn(&[query("SELECT 1"), TERMINATE.to_vec()], "$")]),
     ];
     compare(env, "pipelines", &[], TABLE, &scripts);
-}
-
-fn copy(env: &Env) {
-    let data = b"1001\ta\n1002\tb\n".as_slice();
-    let (begin, rollback) = (query("BEGIN"), query("ROLLBACK"));
-    let copy_in = "COPY t FROM STDIN";
-    let unsynced = || [parse("", copy_in), bind("", "", &[], 0), describe(b'P', ""), execute("", 0)].concat();
-    let halves = [copy_data(&data[..3]), copy_data(&data[3..])].concat();
-    let empty = [copy_data(b""), copy_data(data)].concat();
-    let scripts: Vec<Script> = vec![
-        simple("COPY (SELECT n, s FROM t ORDER BY n) TO STDOUT"),
-        simple("COPY t TO STDOUT (FORMAT binary)"),
-        simple("COPY (SELECT repeat('z', 300000) FROM generate_series(1, 5)) TO STDOUT"),
-        simple("COPY (SELECT 10 / (3 - n) FROM t ORDER BY n) TO STDOUT"),
-        simple("COPY t TO STDOUT; SELECT 1; COPY t TO STDOUT"),
-        once("out, extended", extended("COPY (SELECT n FROM t ORDER BY n LIMIT 3) TO STDOUT")),
-        (
-            "in",
-            vec![
-                send(&[&begin, &query(copy_in)]),
-                Read('G', 1),
-                send(&[&copy_data(data)[..], COPY_DONE]),
-                Read('Z', 1),
-                send(&[&query("SELECT count(*) FROM t"), &rollback]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, rows cut",
-            vec![
-                send(&[&begin, &query(copy_in)]),
-                Read('G', 1),
-                send(&[&halves[..], COPY_DONE, &rollback]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, nothing and all at once",
-            vec![send(&[&begin[..], &query(copy_in), &empty, COPY_DONE, &rollback]), Read('Z', 3)],
-        ),
-        (
-            "in, twice in one Query",
-            vec![
-                send(&[&begin, &query("COPY t FROM STDIN; SELECT 5; COPY t FROM STDIN")]),
-                Read('G', 1),
-                send(&[&copy_data(b"1001\ta\n")[..], COPY_DONE]),
-                Read('G', 1),
-                send(&[&copy_data(b"1002\tb\n")[..], COPY_DONE, &rollback]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, extended",
-            vec![
-                send(&[&begin[..], &unsynced(), FLUSH]),
-                Read('G', 1),
-                send(&[&copy_data(data)[..], COPY_DONE, SYNC, &rollback]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, extended as libpq does",
-            vec![
-                send(&[&begin[..], &unsynced(), SYNC]),
-                Read('G', 1),
-                send(&[&copy_data(data)[..], COPY_DONE, SYNC, &rollback]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, extended in one write",
-            vec![send(&[&begin[..], &unsynced(), &copy_data(data), COPY_DONE, SYNC, &rollback]), Read('Z', 3)],
-        ),
-        (
-            "in, extended with Flush and Sync between the rows",
-            vec![
-                send(&[
-                    &begin[..],
-                    &unsynced(),
-                    &copy_data(b"1001\ta\n"),
-                    SYNC,
-                    FLUSH,
-                    &copy_data(b"1002\tb\n"),
-                    COPY_DONE,
-                    SYNC,
-                    &rollback,
-                ]),
-                Read('Z', 3),
-            ],
-        ),
-        (
-            "in, then a statement before Sync",
-            vec![
-                send(&[&begin[..], &unsynced(), FLUSH]),
-                Read('G', 1),
-                send(&[
-                    &copy_data(data)[..],
-                    COPY_DONE,
-                    &parse("", "SELECT 1"),
-                    &bind("", "", &[], 0),
-                    &execute("", 0),
-                    SYNC,
-                    &rollback,
-                ]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "in, outside a transaction, undone by a bad row",
-            vec![
-                send(&[query(copy_in)]),
-                Read('G', 1),
-                send(&[&copy_data(b"1001\ta\nbad\tb\n")[..], COPY_DONE]),
-                Read('Z', 1),
-                send(&[query("SELECT count(*) FROM t")]),
-                Read('Z', 1),
-            ],
-        ),
-    ];
-    compare(env, "copy", &[], TABLE, &scripts);
-}
-
-fn copy_errors(env: &Env) {
-    let copy_in = "COPY t FROM STDIN";
-    let unsynced = || [parse("", copy_in), bind("", "", &[], 0), execute("", 0)].concat();
-    let refused = || [parse("", "COPY refused FROM STDIN"), bind("", "", &[], 0), execute("", 0)].concat();
-    let bad = copy_data(b"x\ty\n");
-    let more: Vec<u8> = (0..200).flat_map(|n| copy_data(format!("{n}\tlate\n").repeat(100).as_bytes())).collect();
-    let large = copy_data(&b"1\tlarge\n".repeat(200_000));
-    let after = || query("SELECT 'after'");
-    let setup = format!(
-        "{TABLE}; CREATE TABLE refused (n int); GRANT ALL ON refused TO app; \
-         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$; \
-         CREATE TRIGGER refuse BEFORE INSERT ON refused EXECUTE FUNCTION refuse()"
-    );
-    let scripts: Vec<Script> = vec![
-        (
-            "CopyFail",
-            vec![
-                send(&[query(copy_in)]),
-                Read('G', 1),
-                send(&[copy_data(b"1"), copy_fail("changed my mind")]),
-                Read('Z', 1),
-            ],
-        ),
-        ("CopyFail at once", vec![send(&[query(copy_in), copy_fail("never mind"), after()]), Read('Z', 2)]),
-        (
-            "CopyFail, extended",
-            vec![
-                send(&[&unsynced()[..], FLUSH]),
-                Read('G', 1),
-                send(&[&copy_fail("no")[..], SYNC, &after()]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "CopyFail, extended as libpq does",
-            vec![
-                send(&[&unsynced()[..], SYNC]),
-                Read('G', 1),
-                send(&[&copy_fail("no")[..], SYNC, &after()]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "a table that is not there",
-            vec![send(&[&query("COPY nowhere FROM STDIN")[..], &copy_data(b"1"), COPY_DONE, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error while rows keep coming",
-            vec![send(&[&query(copy_in)[..], &bad, &more, COPY_DONE, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error before a message that is long",
-            vec![send(&[&query(copy_in)[..], &bad, &large, COPY_DONE, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error in a message that is long",
-            vec![send(&[&query(copy_in)[..], &large, &large, COPY_DONE, &after()]), Read('Z', 2)],
-        ),
-        (
-            "a message cut by an error",
-            vec![
-                send(&[&query(copy_in)[..], &bad, &large[..100_000]]),
-                Read('Z', 1),
-                send(&[&large[100_000..], &after()]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "an error while rows keep coming, extended",
-            vec![send(&[&unsynced()[..], &bad, &more, COPY_DONE, SYNC, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error before a message that is long, extended",
-            vec![send(&[&unsynced()[..], &bad, &large, COPY_DONE, SYNC, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error, then rows and a Query before Sync",
-            vec![send(&[&unsynced()[..], &bad, &query("SELECT 'skipped'"), SYNC, &after()]), Read('Z', 2)],
-        ),
-        (
-            "an error by a trigger before the first row",
-            vec![
-                send(&[query("COPY refused FROM STDIN")]),
-                Read('Z', 1),
-                send(&[&copy_data(b"1\n")[..], COPY_DONE, &after()]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "an error by a trigger, extended",
-            vec![
-                send(&[&refused()[..], FLUSH]),
-                Read('E', 1),
-                send(&[&copy_data(b"1\n")[..], COPY_DONE, SYNC, &after()]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "an error by a trigger, extended as libpq does",
-            vec![
-                send(&[&refused()[..], SYNC]),
-                Read('Z', 1),
-                send(&[&copy_data(b"1\n")[..], COPY_DONE, SYNC, &after()]),
-                Read('Z', 2),
-            ],
-        ),
-        (
-            "a Query in the middle",
-            vec![
-                send(&[query(copy_in)]),
-                Read('G', 1),
-                send(&[copy_data(b"1001\tx\n"), query("SELECT 'no'")]),
-                Read('Z', 1),
-            ],
-        ),
-    ];
-    compare(env, "copy_errors", &[], &setup, &scripts);
 }
 
 fn text_in_other_encodings(env: &Env) {
@@ -613,42 +349,22 @@ fn text_in_other_encodings(env: &Env) {
 
 fn what_servers_say_by_themselves(env: &Env) {
     let notify = "DO $$ BEGIN PERFORM pg_notify('c', 'p'); END $$";
-    let listening = || vec![Step::Send(query("LISTEN c")), Read('Z', 1)];
-    let and = |mut steps: Vec<Step>, more: Vec<Step>| {
+    let listening = || vec![turn(&[query("LISTEN c")], "Z")];
+    let and = |mut steps: Vec<Turn>, more: Vec<Turn>| {
         steps.extend(more);
         steps
     };
     let scripts = [
-        (
-            "a notification to itself",
-            and(listening(), vec![Step::Send(query("NOTIFY c, 'p'")), Read('A', 1), Read('Z', 1)]),
-        ),
+        ("a notification to itself", and(listening(), vec![turn(&[query("NOTIFY c, 'p'")], "AZ")])),
         (
             "behind a transaction",
-            and(
-                listening(),
-                vec![
-                    Step::Send(query("BEGIN; NOTIFY c")),
-                    Read('Z', 1),
-                    Step::Send(query("COMMIT")),
-                    Read('A', 1),
-                    Read('Z', 1),
-                ],
-            ),
+            and(listening(), vec![turn(&[query("BEGIN; NOTIFY c")], "Z"), turn(&[query("COMMIT")], "AZ")]),
         ),
-        ("in a block", and(listening(), vec![Step::Send(query(notify)), Read('A', 1), Read('Z', 1)])),
-        (
-            "a parameter in a function",
-            vec![Step::Send(query("SELECT set_config('TimeZone', 'Asia/Tokyo', false)")), Read('Z', 1)],
-        ),
+        ("in a block", and(listening(), vec![turn(&[query(notify)], "AZ")])),
+        ("a parameter in a function", vec![turn(&[query("SELECT set_config('TimeZone', 'Asia/Tokyo', false)")], "Z")]),
         (
             "a parameter undone",
-            vec![
-                Step::Send(query("BEGIN; SET TimeZone = 'Asia/Tokyo'")),
-                Read('Z', 1),
-                Step::Send(query("ROLLBACK")),
-                Read('Z', 1),
-            ],
+            vec![turn(&[query("BEGIN; SET TimeZone = 'Asia/Tokyo'")], "Z"), turn(&[query("ROLLBACK")], "Z")],
         ),
     ];
     // A notification names the process that sent it.
@@ -671,7 +387,7 @@ fn what_servers_say_by_themselves(env: &Env) {
     let (tag, body) = listener.read().unwrap();
     assert_eq!((tag, &body[4..]), ('A', &b"c\0while idle\0"[..]));
     database.prepare("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN c'");
-    let transcript = play(&mut listener, &[ReadToEnd]);
+    let transcript = play(&mut listener, &[turn::<&[u8]>(&[], "$")]);
     assert_eq!(transcript.len(), 1, "{}", show(&transcript));
     assert_eq!(crate::raw::field(&transcript[0].1, b'C'), "57P01");
 }

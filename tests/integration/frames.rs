@@ -63,30 +63,31 @@ pub fn extended(sql: &str) -> Vec<u8> {
     [&parse("", sql), &bind("", "", &[], 0), &describe(b'P', ""), &execute("", 0), SYNC].concat()
 }
 
-/// What a client does next.
+/// What a client sends in one write, and what it then reads: up to a message of each of these tags in turn, `$` is the
+/// end of the connection.
 #[derive(Clone, Debug)]
-pub enum Step {
-    /// All in one write.
-    Send(Vec<u8>),
-    /// Reads up to the nth message with this tag.
-    Read(char, usize),
-    /// Reads until the other side closes.
-    ReadToEnd,
+pub struct Turn {
+    send: Vec<u8>,
+    read: &'static str,
 }
 
-pub fn send<B: AsRef<[u8]>>(parts: &[B]) -> Step {
-    Step::Send(parts.iter().flat_map(|part| part.as_ref()).copied().collect())
+pub fn turn<B: AsRef<[u8]>>(parts: &[B], read: &'static str) -> Turn {
+    Turn { send: parts.iter().flat_map(AsRef::as_ref).copied().collect(), read }
+}
+
+impl Turn {
+    pub fn ends_session(&self) -> bool {
+        self.read.ends_with('$')
+    }
 }
 
 /// Plays a script, and gives all that was read.
-pub fn play(client: &mut RawClient, script: &[Step]) -> Vec<Message> {
+pub fn play(client: &mut RawClient, script: &[Turn]) -> Vec<Message> {
     let mut transcript = Vec::new();
-    for step in script {
-        match step {
-            Step::Send(bytes) => client.send(bytes),
-            Step::Read(tag, times) => (0..*times).for_each(|_| transcript.extend(client.read_to(*tag))),
-            Step::ReadToEnd => transcript.extend(std::iter::from_fn(|| client.read())),
-        }
+    for turn in script {
+        client.send(&turn.send);
+        // No message has the tag `$`.
+        turn.read.chars().for_each(|tag| transcript.extend(client.read_to(tag)));
     }
     transcript
 }

@@ -108,6 +108,8 @@ impl Drop for Database<'_> {
 /// A certificate for 127.0.0.1 and localhost, and the authority that signed it.
 pub fn identity() -> (String, TlsIdentity) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
+    // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
+    params.distinguished_name.push(DnType::CommonName, "the tests' authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // OpenSSL takes a certificate whose issuer has its own name for self-signed.
     params.distinguished_name.push(DnType::CommonName, "the tests' certificate authority");

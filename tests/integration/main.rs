@@ -7,15 +7,21 @@
     reason = "a test ends where something is not as it should be"
 )]
 
+mod bulk;
+mod cancel;
 mod cluster;
 mod demo;
 mod drivers;
 mod exact;
+mod exact_copy;
 mod faults;
 mod frames;
 mod harness;
 mod harness_check;
+mod hostile;
 mod lag;
+mod lifecycle;
+mod login;
 mod outage;
 mod pgbench;
 mod prepared;
@@ -53,6 +59,12 @@ fn main() -> ExitCode {
         state::TESTS,
         prepared::TESTS,
         pgbench::TESTS,
+        exact_copy::TESTS,
+        bulk::TESTS,
+        cancel::TESTS,
+        hostile::TESTS,
+        lifecycle::TESTS,
+        login::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);

@@ -163,6 +163,8 @@ fn all_nodes_may_be_down_at_the_start(_: &Env) {
     });
     cluster.nodes().iter().for_each(|node| node.start().unwrap());
     wait_for(LIMIT, "clients can log in", || refused(&target).is_ok());
+    // A replica may be there before the primary is.
+    block_on(async { in_time(&target.connect().await, WRITE).await });
     let traffic = Traffic::start(&target);
     cluster.replicas().iter().for_each(await_reads_on);
     traffic.await_writes(2);

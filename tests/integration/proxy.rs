@@ -17,6 +17,16 @@ use crate::target::Target;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
+/// A process that a test started by itself; killed with the value.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 /// Ends with the value.
 pub struct Proxy {
     process: Child,

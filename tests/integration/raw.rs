@@ -10,14 +10,15 @@ use causeway::wire::frame;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
 /// An answer that takes longer is none.
-const READ_LIMIT: Duration = Duration::from_secs(4);
+const READ_LIMIT: Duration = Duration::from_secs(20);
 
 const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
 
 pub trait Pipe: Read + Write + Send {}
 impl<T: Read + Write + Send> Pipe for T {}
 
-pub struct RawClient(Box<dyn Pipe>);
+/// The second is a message that was read before its time.
+pub struct RawClient(Box<dyn Pipe>, Option<Message>);
 
 /// A message: its tag and its body.
 pub type Message = (char, Vec<u8>);
@@ -28,12 +29,12 @@ impl RawClient {
         if host.starts_with('/') {
             let stream = UnixStream::connect(Path::new(host).join(format!(".s.PGSQL.{port}"))).unwrap();
             stream.set_read_timeout(Some(READ_LIMIT)).unwrap();
-            return Self(Box::new(stream));
+            return Self(Box::new(stream), None);
         }
         let stream = TcpStream::connect((host, port)).unwrap();
         stream.set_read_timeout(Some(READ_LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(Box::new(stream))
+        Self(Box::new(stream), None)
     }
 
     /// Sends as much as the other side takes: it may have closed, which the test sees when it reads.
@@ -76,6 +77,9 @@ impl RawClient {
 
     /// The next message; `None` when the other side has closed.
     pub fn read(&mut self) -> Option<Message> {
+        if let Some(message) = self.1.take() {
+            return Some(message);
+        }
         let mut header = [0; frame::HEADER_BYTES];
         self.read_exact(&mut header)?;
         let header = frame::header(&header).unwrap().unwrap();
@@ -114,22 +118,57 @@ impl RawClient {
     /// Answers what is asked after the start-up message; gives what comes then, to ReadyForQuery.
     pub fn prove(&mut self, password: &str) -> Vec<Message> {
         let greeting = self.try_prove(password);
-        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())));
+        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())), "{greeting:?}");
         greeting
     }
 
     /// The same, but it may also end with an error.
     pub fn try_prove(&mut self, password: &str) -> Vec<Message> {
+        let (tag, body) = self.authenticate(password);
+        if tag == 'E' {
+            return vec![(tag, body)];
+        }
+        assert_eq!(tag, 'R', "{}", String::from_utf8_lossy(&body));
+        self.read_to('Z')
+    }
+
+    /// The same where the login must fail; gives the body of the error.
+    pub fn prove_or_refusal(&mut self, password: &str) -> Vec<u8> {
+        let mut messages = vec![self.authenticate(password)];
+        messages.extend(self.read_to('E'));
+        let (tag, body) = messages.pop().unwrap();
+        assert_eq!(tag, 'E', "the login went well");
+        body
+    }
+
+    /// `NegotiateProtocolVersion`, if that comes first.
+    pub fn negotiation(&mut self) -> Option<Message> {
+        let message = self.read().expect("login");
+        if message.0 == 'v' {
+            return Some(message);
+        }
+        self.1 = Some(message);
+        None
+    }
+
+    /// The answer to a request for encryption.
+    pub fn read_byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.read_exact(&mut byte).unwrap();
+        byte[0]
+    }
+
+    /// Runs the exchange up to `AuthenticationOk` or an error.
+    fn authenticate(&mut self, password: &str) -> Message {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let (tag, body) = self.read().expect("login");
-            if tag == 'E' {
-                return vec![(tag, body)];
+            if tag != 'R' {
+                return (tag, body);
             }
-            assert_eq!(tag, 'R', "{}", String::from_utf8_lossy(&body));
             let (kind, data) = body.split_first_chunk().unwrap();
             match i32::from_be_bytes(*kind) {
-                0 => break,
+                0 => return (tag, body),
                 3 => self.message(b'p', &[password.as_bytes(), b"\0"].concat()),
                 10 => {
                     let first = scram.message();
@@ -145,7 +184,6 @@ impl RawClient {
                 other => panic!("authentication request {other}"),
             }
         }
-        self.read_to('Z')
     }
 }
 

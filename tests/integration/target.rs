@@ -39,7 +39,16 @@ impl Target {
     }
 
     pub async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.config().connect(NoTls).await?;
+        self.log_in(USER).await
+    }
+
+    /// As another user with the same password.
+    pub async fn connect_as(&self, user: &str) -> Client {
+        self.log_in(user).await.unwrap()
+    }
+
+    async fn log_in(&self, user: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config().user(user).connect(NoTls).await?;
         // Its error is also the client's, where the test sees it.
         tokio::spawn(connection);
         Ok(client)
@@ -47,13 +56,18 @@ impl Target {
 
     /// Over TLS, and only if the certificate is `ca_pem`'s and names the host.
     pub async fn connect_tls(&self, ca_pem: &str) -> Client {
+        self.connect_tls_as(ca_pem, USER).await
+    }
+
+    /// As another user with the same password.
+    pub async fn connect_tls_as(&self, ca_pem: &str, user: &str) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let tls = MakeRustlsConnect::new(tls.with_root_certificates(roots).with_no_client_auth());
         let mut config = self.config();
-        config.ssl_mode(tokio_postgres::config::SslMode::Require);
+        config.user(user).ssl_mode(tokio_postgres::config::SslMode::Require);
         let (client, connection) = config.connect(tls).await.unwrap();
         tokio::spawn(connection);
         client
