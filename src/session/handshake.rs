@@ -306,6 +306,7 @@ impl Admitted {
             transaction: Transaction::default(),
             pipeline_open: false,
             skip_to_sync: false,
+            ends_at_flush: false,
             last_replica: None,
             cluster: self.cluster,
             pools: self.pools,

@@ -24,6 +24,8 @@ pub enum Owed {
     Close { visible: bool, evicted: Option<Arc<Statement>> },
     /// ReadyForQuery for a Sync.
     Ready,
+    /// The same for a Sync of ours that the client does not see.
+    HiddenReady,
     /// Everything up to ReadyForQuery, for a Query or a FunctionCall.
     Query,
     /// The same for a Query of ours that the client does not see.
@@ -90,9 +92,9 @@ impl Ledger {
     pub fn push(&mut self, owed: Owed) {
         match owed {
             Owed::CopyEnd if !self.owed.iter().any(|owed| matches!(owed, Owed::Execute)) => {}
-            Owed::Ready => {
+            Owed::Ready | Owed::HiddenReady => {
                 self.skipping = false;
-                self.owed.push_back(Owed::Ready);
+                self.owed.push_back(owed);
             }
             _ if self.skipping => self.fail(owed),
             _ => self.owed.push_back(owed),
@@ -209,7 +211,7 @@ impl Ledger {
             return Verdict::Ready;
         }
         match self.owed.pop_front() {
-            Some(Owed::Hidden) => Verdict::Drop,
+            Some(Owed::Hidden | Owed::HiddenReady) => Verdict::Drop,
             Some(Owed::Probe { closed: true }) => {
                 self.doubtful_syncs = 0;
                 Verdict::Drop
@@ -245,8 +247,8 @@ impl Ledger {
         }
         self.skipping = true;
         while let Some(owed) = self.owed.pop_front() {
-            if matches!(owed, Owed::Ready) {
-                self.owed.push_front(Owed::Ready);
+            if matches!(owed, Owed::Ready | Owed::HiddenReady) {
+                self.owed.push_front(owed);
                 self.skipping = false;
                 break;
             }
@@ -342,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_answers_to_what_it_sent() {
-        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, Query, Ready};
+        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, HiddenReady, Query, Ready};
         let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
             (vec![Query], "TDDCZ", "TDDCZ"),
             (vec![Query], "TDCTDCZ", "TDCTDCZ"),
@@ -373,6 +375,8 @@ mod tests {
             (vec![], "NAS", "NAS"),
             (vec![], "E", "†"),
             (vec![Query], "DCZE", "DCZ†"),
+            (vec![Describe, HiddenReady], "tTZ", "tT."),
+            (vec![parse(true), Describe, HiddenReady], "EZ", "E."),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");

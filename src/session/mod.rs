@@ -144,6 +144,8 @@ struct Session {
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
     skip_to_sync: bool,
+    /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
+    ends_at_flush: bool,
     last_replica: Option<NodeId>,
 }
 

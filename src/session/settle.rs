@@ -19,6 +19,7 @@ use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
+use crate::wire::frontend::tag;
 
 impl Session {
     /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
@@ -52,7 +53,11 @@ impl Session {
         let mut start = 0;
         while start < task.bytes {
             let Some(header) = header(&translator.input[start..])? else { break };
-            translator.frame(start..start + header.frame_bytes)?;
+            if header.tag == tag::FLUSH && self.ends_at_flush {
+                translator.sync_unseen();
+            } else {
+                translator.frame(start..start + header.frame_bytes)?;
+            }
             start += header.frame_bytes;
         }
         Ok(())

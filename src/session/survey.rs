@@ -29,6 +29,8 @@ pub struct Survey {
     pub transaction_control: bool,
     /// Only a server can answer it.
     pub needs_server: bool,
+    /// It defines and describes statements, and runs none.
+    pub only_prepares: bool,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
@@ -44,6 +46,7 @@ impl Default for Survey {
             fingerprint: None,
             transaction_control: false,
             needs_server: false,
+            only_prepares: true,
             texts: 0,
             named: HashMap::new(),
         }
@@ -81,6 +84,7 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Result<()> {
+        self.only_prepares &= matches!(message, tag::PARSE | tag::DESCRIBE | tag::CLOSE | tag::FLUSH | tag::SYNC);
         self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
         match message {
             tag::QUERY => self.run(&classify.classify(query(body)?)),
@@ -92,13 +96,12 @@ impl Survey {
                 self.named.insert(parse.name.into(), Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
-            tag::DESCRIBE => {
-                if let Target::Statement(name) = Target::read(body)? {
-                    self.describe(name, statements, classify);
-                }
-            }
+            tag::DESCRIBE => match Target::read(body)? {
+                Target::Portal(_) => self.only_prepares = false,
+                Target::Statement(name) => self.describe(name, statements, classify),
+            },
             tag::CLOSE => match Target::read(body)? {
-                Target::Portal(_) => self.needs_server = true,
+                Target::Portal(_) => (self.needs_server, self.only_prepares) = (true, false),
                 Target::Statement(name) => _ = self.named.insert(name.into(), None),
             },
             _ => {}

@@ -12,7 +12,7 @@ use crate::backend::prepared::{Prepared, Statement, Statements};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use crate::wire::frame::{HEADER_BYTES, take_cstr};
-use crate::wire::frontend::{Bind, Parse, Target, tag};
+use crate::wire::frontend::{Bind, Parse, SYNC, Target, tag};
 
 /// The parts of a session and its server that translation touches.
 #[derive(Debug)]
@@ -58,6 +58,12 @@ impl Translator<'_> {
         }
         self.out.pass(range, self.input);
         Ok(())
+    }
+
+    /// A Sync of ours in the place of the client's Flush.
+    pub fn sync_unseen(&mut self) {
+        self.out.stage(self.input).extend_from_slice(SYNC);
+        self.ledger.push(Owed::HiddenReady);
     }
 
     fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {

@@ -15,15 +15,16 @@ use crate::proxy::Proxy;
 use crate::target::Target;
 
 pub const TESTS: &[Test] = &[
-    ("drivers::psql", |env| compare(env, "psql", || program("psql", &["-Xq", "-f", "tests/drivers/psql.sql"]))),
-    ("drivers::psycopg2", |env| {
-        compare(env, "psycopg2", || program("/usr/bin/python3", &["tests/drivers/psycopg2_driver.py"]));
-    }),
-    ("drivers::psycopg3", |env| compare(env, "psycopg3", || program(PYTHON, &["tests/drivers/psycopg3_driver.py"]))),
-    ("drivers::asyncpg", |env| compare(env, "asyncpg", || program(PYTHON, &["tests/drivers/asyncpg_driver.py"]))),
-    ("drivers::node_postgres", |env| compare(env, "node", || program("node", &["tests/drivers/node_driver.js"]))),
+    ("drivers::psql", |env| compare(env, "psql", "psql", &["-Xq", "-f", "tests/drivers/psql.sql"])),
+    ("drivers::psycopg2", |env| compare(env, "psycopg2", SYSTEM_PYTHON, &["tests/drivers/psycopg2_driver.py"])),
+    ("drivers::psycopg3", |env| compare(env, "psycopg3", PYTHON, &["tests/drivers/psycopg3_driver.py"])),
+    ("drivers::asyncpg", |env| compare(env, "asyncpg", PYTHON, &["tests/drivers/asyncpg_driver.py"])),
+    ("drivers::node_postgres", |env| compare(env, "node", "node", &["tests/drivers/node_driver.js"])),
     ("drivers::psql_cancels", psql_cancels),
 ];
+
+/// Debian's own, which has the distribution's psycopg2.
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// What `make install-test-deps` installs the drivers for.
 const PYTHON: &str = "target/drivers/python/bin/python";
@@ -85,11 +86,11 @@ fn database<'a>(env: &'a Env, name: &str) -> Database<'a> {
 }
 
 /// Runs the driver's script against the primary and through the proxy.
-fn compare(env: &Env, name: &str, script: impl Fn() -> Command) {
+fn compare(env: &Env, name: &str, interpreter: &str, script: &[&str]) {
     let database = database(env, name);
     let secure = Secure::start(env);
     let run = |target: &Target, ca: &str| {
-        let mut command = script();
+        let mut command = program(interpreter, script);
         secure.secure(&mut command, ca);
         target.run(command)
     };

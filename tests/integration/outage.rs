@@ -14,6 +14,7 @@ use crate::traffic::{DATABASE, Kind, Traffic};
 
 pub const TESTS: &[Test] = &[
     ("outage::reads_outlive_the_primary", reads_outlive_the_primary),
+    ("outage::reads_end_when_staleness_passes_the_limit", reads_end_when_staleness_passes_the_limit),
     ("outage::replicas_may_be_down_at_the_start", replicas_may_be_down_at_the_start),
     ("outage::all_nodes_may_be_down_at_the_start", all_nodes_may_be_down_at_the_start),
 ];
@@ -78,11 +79,31 @@ fn reads_outlive_the_primary(_: &Env) {
             assert!(!failure.kind.is_read(), "{what}: {failure:?}");
             // Between two statements of a transaction the driver has nowhere to put the server's last words.
             let told = failure.code.as_ref().is_some_and(is_of_an_outage);
-            assert!(told || failure.kind == Kind::Transaction && failure.code.is_none(), "{what}: {failure:?}");
+            assert!(told || failure.kind == Kind::Transaction && failure.code.is_none(), "{what}: {}", failure.text);
         }
         traffic.await_writes(5);
         traffic.assert_no_failure(what);
     }
+}
+
+/// Without a primary nobody can tell whether a replica is up to date, so the promise of `max_lag` ends the reads.
+fn reads_end_when_staleness_passes_the_limit(_: &Env) {
+    let cluster = cluster_with_tables();
+    let proxy = Proxy::start(&cluster, &format!("\n[routing]\nmax_lag = \"2s\"\n{PROBE}"));
+    block_on(async {
+        let client = proxy.target(DATABASE).connect().await;
+        await_catalog(&proxy);
+        cluster.primary().stop(Stop::Immediate).unwrap();
+        client.simple_query(READ).await.unwrap();
+        wait_for(LIMIT, "no replica is eligible", || {
+            cluster.replicas().iter().all(|node| !proxy.is_eligible(node.name()))
+        });
+        let (code, message, hint) = told(&client.simple_query(READ).await.unwrap_err());
+        assert_eq!(code, SqlState::CANNOT_CONNECT_NOW);
+        assert!(message.ends_with("no primary to read from") && hint.is_some(), "{message}");
+        cluster.primary().start().unwrap();
+        in_time(&client, READ).await;
+    });
 }
 
 /// A class that drivers take for a lost or a refused connection.
