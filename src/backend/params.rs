@@ -15,6 +15,17 @@ impl Params {
         self.0.insert(name.to_ascii_lowercase().into(), value.into());
     }
 
+    /// Those that a statement's meaning may depend on: all but the application's name.
+    pub fn for_meaning(self: &Arc<Self>) -> Arc<Self> {
+        const LABEL: &str = "application_name";
+        if !self.0.contains_key(LABEL) {
+            return Arc::clone(self);
+        }
+        let mut rest = Self::clone(self);
+        rest.0.remove(LABEL);
+        Arc::new(rest)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,5 @@
-//! Prepared statements of the protocol that work on every server: one server-side name per (text, parameter types),
+//! Prepared statements of the protocol that work on every server: one server-side name per (text, parameter types, login
+//! parameters), for the same text means something else under another `search_path` or time zone;
 //! prepared on a server when it first needs them, bounded per server.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,6 +9,7 @@ use hashbrown::HashMap;
 use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 
+use super::params::Params;
 use crate::wire::frontend::{Parse, Target, tag};
 
 /// A statement as clients prepared it; the same text and types are the same statement.
@@ -34,7 +36,7 @@ impl Statement {
     }
 }
 
-type Key = (Box<[u8]>, Box<[u8]>);
+type Key = (Box<[u8]>, Box<[u8]>, Arc<Params>);
 
 /// All statements that some client or server of this process holds.
 #[derive(Debug)]
@@ -53,9 +55,9 @@ impl Statements {
         Self { prefix: format!("causeway_{random:016x}_"), next_id: AtomicU64::new(1), known: Mutex::default() }
     }
 
-    /// The one statement of this text and these types.
-    pub fn intern(&self, parse: &Parse<'_>) -> Arc<Statement> {
-        let key: Key = (parse.text.into(), parse.types.into());
+    /// The one statement of this text and these types, for clients with these login parameters.
+    pub fn intern(&self, parse: &Parse<'_>, params: &Arc<Params>) -> Arc<Statement> {
+        let key: Key = (parse.text.into(), parse.types.into(), Arc::clone(params));
         let mut known = self.known.lock();
         if let Some(statement) = known.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -63,15 +65,20 @@ impl Statements {
         if known.len() >= SWEEP_AT_LEAST && known.len() == known.capacity() {
             known.retain(|_, statement| statement.strong_count() > 0);
         }
-        let id = self.next_id.fetch_add(1, Relaxed);
-        let statement = Arc::new(Statement {
-            id,
-            name: format!("{}{id}", self.prefix).into_bytes().into(),
-            text: key.0.clone(),
-            types: key.1.clone(),
-        });
+        let statement = self.own(parse);
         known.insert(key, Arc::downgrade(&statement));
         statement
+    }
+
+    /// A statement that nobody else gets.
+    pub fn own(&self, parse: &Parse<'_>) -> Arc<Statement> {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        Arc::new(Statement {
+            id,
+            name: format!("{}{id}", self.prefix).into_bytes().into(),
+            text: parse.text.into(),
+            types: parse.types.into(),
+        })
     }
 }
 
@@ -92,14 +99,20 @@ impl Prepared {
         self.statements.to_back(&statement.id).is_some()
     }
 
-    /// Notes that the server will have it, and writes a Close for the one that has to go. True: a Close was written.
-    pub fn add(&mut self, statement: &Arc<Statement>, out: &mut Vec<u8>) -> bool {
+    /// Notes that the server will have it, and writes a Close for the one that has to go, if one has to.
+    pub fn add(&mut self, statement: &Arc<Statement>, out: &mut Vec<u8>) -> Option<Arc<Statement>> {
         let evicted = if self.statements.len() >= self.limit { self.statements.pop_front() } else { None };
         self.statements.insert(statement.id, Arc::clone(statement));
-        if let Some((_, evicted)) = &evicted {
-            Target::Statement(evicted.name()).write(tag::CLOSE, out);
-        }
-        evicted.is_some()
+        let (_, evicted) = evicted?;
+        Target::Statement(evicted.name()).write(tag::CLOSE, out);
+        Some(evicted)
+    }
+
+    /// The server turned out to have it still; it is the next one to go.
+    pub fn restore(&mut self, statement: Arc<Statement>) {
+        let id = statement.id;
+        self.statements.insert(id, statement);
+        self.statements.to_front(&id);
     }
 
     /// The server turned out not to have it.
@@ -122,12 +135,17 @@ mod tests {
 
     #[test]
     fn same_text_and_types_are_the_same_statement() {
-        let statements = Statements::new(7);
-        let one = statements.intern(&parse(b"select $1", b"\0\0"));
-        assert!(Arc::ptr_eq(&one, &statements.intern(&parse(b"select $1", b"\0\0"))));
+        let (statements, none) = (Statements::new(7), Arc::default());
+        let one = statements.intern(&parse(b"select $1", b"\0\0"), &none);
+        assert!(Arc::ptr_eq(&one, &statements.intern(&parse(b"select $1", b"\0\0"), &none)));
         for other in [parse(b"select $2", b"\0\0"), parse(b"select $1", b"\0\x01\0\0\0\x17")] {
-            assert_ne!(statements.intern(&other).name(), one.name());
+            assert_ne!(statements.intern(&other, &none).name(), one.name());
         }
+        let mut rome = Params::default();
+        rome.set("TimeZone", b"Europe/Rome");
+        let same = parse(b"select $1", b"\0\0");
+        assert_ne!(statements.intern(&same, &Arc::new(rome)).name(), one.name());
+        assert_ne!(statements.own(&same).name(), one.name());
     }
 
     #[test]
@@ -135,7 +153,7 @@ mod tests {
         let statements = Statements::new(7);
         for n in 0..10 * SWEEP_AT_LEAST {
             let text = format!("select {n}");
-            statements.intern(&Parse { name: b"", text: text.as_bytes(), types: b"\0\0" });
+            statements.intern(&Parse { name: b"", text: text.as_bytes(), types: b"\0\0" }, &Arc::default());
         }
         assert!(statements.known.lock().len() < 4 * SWEEP_AT_LEAST);
     }
@@ -143,14 +161,18 @@ mod tests {
     #[test]
     fn a_server_keeps_the_statements_used_last() {
         let statements = Statements::new(7);
-        let [a, b, c] = [b"select 1", b"select 2", b"select 3"].map(|text| statements.intern(&parse(text, b"\0\0")));
+        let [a, b, c] = [b"select 1", b"select 2", b"select 3"].map(|text| statements.own(&parse(text, b"\0\0")));
         let (mut prepared, mut out) = (Prepared::new(2), Vec::new());
-        assert!(!prepared.add(&a, &mut out) && !prepared.add(&b, &mut out));
+        assert!(prepared.add(&a, &mut out).is_none() && prepared.add(&b, &mut out).is_none());
         assert!(prepared.touch(&a));
-        assert!(prepared.add(&c, &mut out));
+        let evicted = prepared.add(&c, &mut out).unwrap();
         let mut close = Vec::new();
         Target::Statement(b.name()).write(tag::CLOSE, &mut close);
         assert_eq!(out, close);
         assert!(prepared.touch(&a) && prepared.touch(&c) && !prepared.touch(&b));
+        // An error kept both messages from the server.
+        prepared.forget(&c);
+        prepared.restore(evicted);
+        assert!(!prepared.touch(&c) && prepared.touch(&b));
     }
 }

@@ -124,25 +124,20 @@ impl<S: Pooled> Pool<S> {
     /// A server without waiting, the right to connect one, or a place in the queue.
     pub fn attempt(self: &Arc<Self>, worker: WorkerId) -> Attempt<S> {
         loop {
-            let next = self.store.lock().take(worker);
-            match next {
-                Next::Own(parked) => {
-                    let mut lease = self.lend(parked.server, worker);
-                    if lease.is_quiet() {
-                        return Attempt::Server(lease);
-                    }
-                    lease.close(Close::NotQuiet);
-                }
-                Next::Foreign { parked, home } => {
-                    let mut lease = self.lend(parked.server, home);
-                    if !lease.is_quiet() {
-                        lease.close(Close::NotQuiet);
-                    } else if let Some(lease) = lease.rehome_to(worker) {
-                        return Attempt::Server(lease);
-                    }
-                }
+            let mut store = self.store.lock();
+            let (parked, home) = match store.take(worker) {
+                Next::Own(parked) => (parked, worker),
+                Next::Foreign { parked, home } => (parked, home),
                 Next::Grow => return Attempt::Connect(Place::new(Arc::clone(self))),
-                Next::Wait => return Attempt::Wait(self.enqueue()),
+                // Under the same lock: whatever is released from now on finds this waiter.
+                Next::Wait => return Attempt::Wait(self.enqueue(&mut store)),
+            };
+            drop(store);
+            let mut lease = self.lend(parked.server, home);
+            if !lease.is_quiet() {
+                lease.close(Close::NotQuiet);
+            } else if let Some(lease) = lease.rehome_to(worker) {
+                return Attempt::Server(lease);
             }
         }
     }
@@ -151,9 +146,9 @@ impl<S: Pooled> Pool<S> {
         Place::new(Arc::clone(self)).fill(server, worker)
     }
 
-    fn enqueue(self: &Arc<Self>) -> Waiting<S> {
+    fn enqueue(self: &Arc<Self>, store: &mut Store<Turn<S>, Parked<S>>) -> Waiting<S> {
         let (sender, receiver) = oneshot::channel();
-        self.store.lock().wait(sender);
+        store.wait(sender);
         Waiting { pool: Arc::clone(self), receiver, counted: Some(self.metrics.waiting_client()) }
     }
 

@@ -1,6 +1,7 @@
 //! Pools under random use, and what each limit does.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
 use tokio::sync::oneshot;
@@ -115,6 +116,43 @@ async fn a_waiter_that_leaves_passes_on_what_it_was_handed() {
     lease.release(Instant::now());
     drop(first);
     assert!(matches!(second.turn(ONE).await.unwrap(), Attempt::Server(_)));
+}
+
+/// A server that is released while another worker finds the pool empty goes to that worker.
+#[test]
+fn no_release_is_missed() {
+    const ROUNDS: usize = 10_000;
+    // Nobody releases it again in the same round.
+    let (arrived, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let pool = pool(Limits { wait_timeout: Duration::from_secs(2), ..limits(1) });
+    connect(&pool, ONE, 1).release(Instant::now());
+    let turns = |worker| {
+        let (pool, arrived) = (Arc::clone(&pool), Arc::clone(&arrived));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        move || {
+            for round in 1..=ROUNDS {
+                // A barrier would wake the two one after the other.
+                arrived.fetch_add(1, SeqCst);
+                while arrived.load(SeqCst) < 2 * round {
+                    assert!(started.elapsed() < Duration::from_secs(20), "the other thread has failed");
+                    std::thread::yield_now();
+                }
+                let lease = match pool.attempt(worker) {
+                    Attempt::Wait(waiting) => match runtime.block_on(waiting.turn(worker)).unwrap() {
+                        Attempt::Server(lease) => lease,
+                        other => panic!("expected a server, got {other:?}"),
+                    },
+                    Attempt::Server(lease) => lease,
+                    other @ Attempt::Connect(_) => panic!("expected a server or to wait, got {other:?}"),
+                };
+                lease.release(Instant::now());
+            }
+        }
+    };
+    let threads = [ONE, TWO].map(|worker| std::thread::spawn(turns(worker)));
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::batch::{Bounds, check};
@@ -17,6 +18,7 @@ use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::Watch;
 use super::{Classify, Client, Held};
+use crate::backend::params::Params;
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -59,6 +61,9 @@ pub struct Exchange<'a> {
     pub client_buffers: &'a Buffers,
     pub server_buffers: &'a Buffers,
     pub interner: &'a Statements,
+    pub meaning: &'a Arc<Params>,
+    /// The session has settings that others do not have.
+    pub apart: bool,
     pub classify: Classify<'a>,
     /// Learns what an open batch goes on to do.
     pub survey: &'a mut Survey,
@@ -199,6 +204,9 @@ impl Exchange<'_> {
         let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
+        if !self.watch.holds_back() {
+            self.ledger.keep_done();
+        }
         walked.map_err(|error| {
             self.watch.lose_server();
             Outcome::ServerLost(error)
@@ -266,6 +274,7 @@ impl Exchange<'_> {
         let body = &self.client.input[start + HEADER_BYTES..start + bytes];
         self.survey.add(message, body, self.statements, &mut self.classify)?;
         self.translator().frame(start..start + bytes)?;
+        self.survey.names_are_applied();
         self.feed.cursor = start + bytes;
         self.watch.client_sent(message);
         Ok(())
@@ -285,6 +294,8 @@ impl Exchange<'_> {
         let server = &mut *self.held.lease;
         Translator {
             interner: self.interner,
+            meaning: self.meaning,
+            apart: self.apart,
             statements: self.statements,
             prepared: &mut server.prepared,
             unnamed_here: &mut self.held.unnamed_here,

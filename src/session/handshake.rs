@@ -10,7 +10,7 @@ use super::cancel::Registration;
 use super::cluster::Cluster;
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, Shared, Worker};
-use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session};
+use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session, Transaction};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -292,6 +292,7 @@ impl Admitted {
             facts,
             bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
             mode: self.mode,
+            meaning: self.params.for_meaning(),
             params: self.params,
             client: Client { stream, input, discard: 0, received_bytes: 0 },
             collector: Collector::default(),
@@ -302,9 +303,10 @@ impl Admitted {
             relay: Relay::default(),
             held: None,
             pins: Pins::default(),
+            transaction: Transaction::default(),
             pipeline_open: false,
             skip_to_sync: false,
-            ddl_seen: false,
+            ends_at_flush: false,
             last_replica: None,
             cluster: self.cluster,
             pools: self.pools,

@@ -11,6 +11,7 @@ use super::survey::Survey;
 use super::watch::Watch;
 use super::{Ended, Held, Session};
 use crate::backend::Server;
+use crate::config::Fallback;
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::pool::{Attempt, Lease};
 use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
@@ -135,6 +136,10 @@ impl Session {
                 format!("cluster {cluster:?} has no primary to write to"),
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
             ),
+            Refusal::NoReplica if self.worker.shared.config.routing.fallback == Fallback::Primary => (
+                format!("cluster {cluster:?} has no replica within routing.max_lag, and no primary to read from"),
+                "While no primary answers nobody knows what replicas lack: a longer routing.max_lag keeps them readable.",
+            ),
             Refusal::NoReplica => (
                 format!(
                     "cluster {cluster:?} has no replica within routing.max_lag, and routing.fallback allows no other"
@@ -148,7 +153,9 @@ impl Session {
     /// What outlives a transaction must not be left on a replica, where later writes could not follow.
     fn check_lasting_effects(&self, survey: &Survey) -> Result<()> {
         let on_replica = self.held.as_ref().is_some_and(|held| held.on_replica);
-        if !on_replica || !survey.effects.intersects(Effects::LASTING) {
+        // A failed transaction takes nothing but its end: the server says so.
+        let refused_anyway = self.status() == TransactionStatus::Failed && !survey.transaction_control;
+        if !on_replica || refused_anyway || !survey.effects.intersects(Effects::LASTING) {
             return Ok(());
         }
         let message = "a READ ONLY transaction on a replica cannot change what outlives it in the session";
@@ -192,6 +199,8 @@ impl Session {
     /// One try on the server that is held.
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
+        // Drivers prepare with a Flush, and what they run next may belong on another node.
+        self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
         if let Err(error) = self.write_batch(task) {
             self.take_back_unsent();
             return Ok(Err(error));
@@ -206,7 +215,8 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
-                self.pipeline_open = task.end == End::Flush || self.ledger.is_skipping();
+                self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
+                self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
                 self.settle(&survey, &mut watch, reason)?;
                 Ok(Ok(Try::Done))
             }
@@ -231,6 +241,9 @@ impl Session {
         // A server that is gone will not answer the rest.
         self.ledger.abandon();
         self.undo_failed();
+        for undo in self.ledger.take_done() {
+            self.statements.undo(undo);
+        }
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
         let cause = watch.refused().unwrap_or(Cause::Lost);

@@ -20,10 +20,12 @@ pub enum Owed {
     Describe,
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
-    /// CloseComplete. The client sees it only if it sent the Close.
-    Close { visible: bool },
+    /// CloseComplete. The client sees it only if it sent the Close; else a statement of the server's makes room.
+    Close { visible: bool, evicted: Option<Arc<Statement>> },
     /// ReadyForQuery for a Sync.
     Ready,
+    /// The same for a Sync of ours that the client does not see.
+    HiddenReady,
     /// Everything up to ReadyForQuery, for a Query or a FunctionCall.
     Query,
     /// The same for a Query of ours that the client does not see.
@@ -57,6 +59,13 @@ pub enum Verdict {
     Violation,
 }
 
+/// What an error kept a server from doing.
+#[derive(Debug)]
+pub enum Missed {
+    Parse(Arc<Statement>),
+    Close(Arc<Statement>),
+}
+
 /// A usual batch owes fewer answers.
 const KEPT_OWED: usize = 64;
 
@@ -72,8 +81,10 @@ pub struct Ledger {
     doubtful_syncs: usize,
     /// Undone by an error, oldest first.
     undone: Vec<Undo>,
-    /// Statements whose Parse failed: the server does not have them.
-    unprepared: Vec<Arc<Statement>>,
+    /// What would undo the part that went well, oldest first, while all of it may run again elsewhere.
+    done: Vec<Undo>,
+    /// What the server did not do for the same reason, oldest first.
+    missed: Vec<Missed>,
 }
 
 impl Ledger {
@@ -81,9 +92,9 @@ impl Ledger {
     pub fn push(&mut self, owed: Owed) {
         match owed {
             Owed::CopyEnd if !self.owed.iter().any(|owed| matches!(owed, Owed::Execute)) => {}
-            Owed::Ready => {
+            Owed::Ready | Owed::HiddenReady => {
                 self.skipping = false;
-                self.owed.push_back(Owed::Ready);
+                self.owed.push_back(owed);
             }
             _ if self.skipping => self.fail(owed),
             _ => self.owed.push_back(owed),
@@ -106,9 +117,10 @@ impl Ledger {
 
     /// The answer that is ours to give now, if it is our turn.
     pub fn local_answer(&mut self) -> Option<&'static [u8]> {
-        match self.owed.front() {
-            Some(Owed::Local { answer, .. }) => {
+        match self.owed.front_mut() {
+            Some(Owed::Local { answer, undo }) => {
                 let answer = *answer;
+                self.done.extend(undo.take());
                 self.owed.pop_front();
                 Some(answer)
             }
@@ -180,8 +192,12 @@ impl Ledger {
             *closed = true;
             return Verdict::Drop;
         }
-        let visible = match (tag, self.owed.front()) {
-            (b'1', Some(Owed::Parse { visible, .. })) | (b'3', Some(Owed::Close { visible })) => *visible,
+        let visible = match (tag, self.owed.front_mut()) {
+            (b'1', Some(Owed::Parse { visible, undo, .. })) => {
+                self.done.extend(undo.take());
+                *visible
+            }
+            (b'3', Some(Owed::Close { visible, .. })) => *visible,
             (b'2', Some(Owed::Bind)) => true,
             _ => return Verdict::Violation,
         };
@@ -196,7 +212,7 @@ impl Ledger {
             return Verdict::Ready;
         }
         match self.owed.pop_front() {
-            Some(Owed::Hidden) => Verdict::Drop,
+            Some(Owed::Hidden | Owed::HiddenReady) => Verdict::Drop,
             Some(Owed::Probe { closed: true }) => {
                 self.doubtful_syncs = 0;
                 Verdict::Drop
@@ -232,8 +248,8 @@ impl Ledger {
         }
         self.skipping = true;
         while let Some(owed) = self.owed.pop_front() {
-            if matches!(owed, Owed::Ready) {
-                self.owed.push_front(Owed::Ready);
+            if matches!(owed, Owed::Ready | Owed::HiddenReady) {
+                self.owed.push_front(owed);
                 self.skipping = false;
                 break;
             }
@@ -245,10 +261,11 @@ impl Ledger {
     fn fail(&mut self, owed: Owed) {
         match owed {
             Owed::Parse { statement, undo, .. } => {
-                self.unprepared.extend(statement);
+                self.missed.extend(statement.map(Missed::Parse));
                 self.undone.extend(undo);
             }
             Owed::Local { undo, .. } => self.undone.extend(undo),
+            Owed::Close { evicted, .. } => self.missed.extend(evicted.map(Missed::Close)),
             _ => {}
         }
     }
@@ -273,9 +290,19 @@ impl Ledger {
         std::mem::take(&mut self.undone).into_iter().rev()
     }
 
-    /// Statements that the server turned out not to have.
-    pub fn take_unprepared(&mut self) -> Vec<Arc<Statement>> {
-        std::mem::take(&mut self.unprepared)
+    /// Takes back what went well since the last call, newest first.
+    pub fn take_done(&mut self) -> impl Iterator<Item = Undo> {
+        std::mem::take(&mut self.done).into_iter().rev()
+    }
+
+    /// What went well stays.
+    pub fn keep_done(&mut self) {
+        self.done.clear();
+    }
+
+    /// What the server did not do since the last call, newest first: one statement may be in it several times.
+    pub fn take_missed(&mut self) -> impl Iterator<Item = Missed> {
+        std::mem::take(&mut self.missed).into_iter().rev()
     }
 }
 
@@ -323,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_answers_to_what_it_sent() {
-        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, Query, Ready};
+        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, HiddenReady, Query, Ready};
         let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
             (vec![Query], "TDDCZ", "TDDCZ"),
             (vec![Query], "TDCTDCZ", "TDCTDCZ"),
@@ -334,7 +361,7 @@ mod tests {
             (vec![parse(true), Bind, Describe, Execute, Ready], "12nCZ", "12nCZ"),
             (vec![parse(true), Describe, Ready], "1tTZ", "1tTZ"),
             (vec![parse(false), Bind, Execute, Ready], "12DCZ", ".2DCZ"),
-            (vec![parse(false), Close { visible: false }, Bind, Execute, Ready], "132IZ", "..2IZ"),
+            (vec![parse(false), Close { visible: false, evicted: None }, Bind, Execute, Ready], "132IZ", "..2IZ"),
             (vec![local(), Bind, Execute, Ready], "2DCZ", "12DCZ"),
             (vec![Bind, Execute, local(), Bind, Execute, Ready], "2DC2CZ", "2DC12CZ"),
             (vec![parse(true), Bind, Execute, local(), Ready], "EZ", "EZ"),
@@ -355,6 +382,8 @@ mod tests {
             (vec![], "NAS", "NAS"),
             (vec![], "E", "†"),
             (vec![Query], "DCZE", "DCZ†"),
+            (vec![Describe, HiddenReady], "tTZ", "tT."),
+            (vec![parse(true), Describe, HiddenReady], "EZ", "E."),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");

@@ -91,7 +91,7 @@ struct Held {
     node: NodeId,
     /// It was leased as a replica: nothing that outlives a transaction may be done on it.
     on_replica: bool,
-    /// The client's unnamed statement is there.
+    /// Its unnamed statement is the client's; it has none if the client has none.
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
     cancelled: bool,
@@ -107,6 +107,15 @@ struct Lexis {
     safe_encoding: bool,
 }
 
+/// What the transaction under way has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Transaction {
+    /// It has changed the catalog.
+    ddl_seen: bool,
+    /// It has settings of its own.
+    local_settings: bool,
+}
+
 /// A logged-in client.
 struct Session {
     worker: Rc<Worker>,
@@ -119,6 +128,8 @@ struct Session {
     mode: PoolMode,
     /// What the client asked for at login; follows it from server to server.
     params: Arc<Params>,
+    /// Those of them that a statement's meaning may depend on.
+    meaning: Arc<Params>,
     client: Client,
     collector: Collector,
     lexis: Lexis,
@@ -128,12 +139,13 @@ struct Session {
     relay: Relay,
     held: Option<Held>,
     pins: Pins,
+    transaction: Transaction,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
     skip_to_sync: bool,
-    /// The transaction under way has changed the catalog.
-    ddl_seen: bool,
+    /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
+    ends_at_flush: bool,
     last_replica: Option<NodeId>,
 }
 

@@ -59,8 +59,9 @@ impl Pin {
 pub enum Ending {
     /// Without an error, outside a transaction block: what it did is done.
     Done,
-    /// Without an error, in a transaction that may still be rolled back: what it cleared may come back.
-    InTransaction,
+    /// In a transaction that may still be rolled back, or with an error behind a COMMIT of its own: what it set may be
+    /// there, and so may what it cleared.
+    Unsettled,
     Failed,
 }
 
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn pins_come_and_go_with_effects() {
         use Effects as E;
-        use Ending::{Done, Failed, InTransaction};
+        use Ending::{Done, Failed, Unsettled};
         const BOTH: Effects = E::SET.union(E::CLEAR_SET);
         type Case = (&'static [(Effects, Ending)], &'static [Pin]);
         let cases: [Case; 9] = [
@@ -109,7 +110,7 @@ mod tests {
             (&[(E::SET, Failed)], &[]),
             (&[(E::ADVISORY_LOCK, Failed)], &[Pin::AdvisoryLock]),
             (&[(E::SET, Done), (E::CLEAR_SET, Done)], &[]),
-            (&[(E::SET, Done), (E::CLEAR_SET, InTransaction)], &[Pin::Set]),
+            (&[(E::SET, Done), (E::CLEAR_SET, Unsettled)], &[Pin::Set]),
             (&[(E::SET, Done), (E::CLEAR_SET, Failed)], &[Pin::Set]),
             (&[(E::SET, Done), (E::LISTEN, Done), (E::CLEAR_LISTEN, Done)], &[Pin::Set]),
             (&[(E::SET, Done), (E::TEMP, Done), (E::SESSION, Done), (E::CLEAR_ALL, Done)], &[]),

@@ -10,7 +10,7 @@ use super::ledger::{Ledger, Verdict};
 use super::outbound::trim;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
-use crate::wire::backend::{ErrorFields, TransactionStatus, error_fields, parameter_status, ready_status};
+use crate::wire::backend::{ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status};
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 
 /// Frames that we look into are whole in memory, or at least this much of them: what matters stands in front.
@@ -27,6 +27,8 @@ pub trait Observer {
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
     /// The client speaks next: to a Query, or up to a Sync.
     fn copy_in(&mut self, simple: bool);
+    /// A command of the client's is complete; its tag.
+    fn completed(&mut self, tag: &[u8]);
     /// An ErrorResponse to nothing: the server ends.
     fn farewell(&mut self, fields: &ErrorFields<'_>);
     /// There is something for the client that cannot be taken back once it has seen it.
@@ -158,6 +160,7 @@ impl Relay {
                 let (name, value) = parameter_status(body()).ok_or_else(|| broken(rest))?;
                 observer.parameter(name, value);
             }
+            (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
             (b'Z', _) => {
                 observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);
             }
@@ -204,7 +207,7 @@ impl Relay {
 
 /// Frames whose content matters, so that they must be whole.
 fn looks_into(tag: u8) -> bool {
-    matches!(tag, b'Z' | b'S' | b'E')
+    matches!(tag, b'C' | b'Z' | b'S' | b'E')
 }
 
 fn broken(frame: &[u8]) -> Error {

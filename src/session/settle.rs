@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
-use super::ledger::Owed;
+use super::ledger::{Missed, Owed};
 use super::pins::Ending;
 use super::survey::Survey;
 use super::translate::Translator;
@@ -19,6 +19,7 @@ use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
+use crate::wire::frontend::tag;
 
 impl Session {
     /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
@@ -39,6 +40,8 @@ impl Session {
         }
         let mut translator = Translator {
             interner: &self.worker.shared.statements,
+            meaning: &self.meaning,
+            apart: self.transaction.local_settings || !self.pins.is_empty(),
             statements: &mut self.statements,
             prepared: &mut server.prepared,
             unnamed_here: &mut held.unnamed_here,
@@ -50,7 +53,11 @@ impl Session {
         let mut start = 0;
         while start < task.bytes {
             let Some(header) = header(&translator.input[start..])? else { break };
-            translator.frame(start..start + header.frame_bytes)?;
+            if header.tag == tag::FLUSH && self.ends_at_flush {
+                translator.sync_unseen();
+            } else {
+                translator.frame(start..start + header.frame_bytes)?;
+            }
             start += header.frame_bytes;
         }
         Ok(())
@@ -85,6 +92,8 @@ impl Session {
             client_buffers: &self.worker.client_buffers,
             server_buffers: &self.worker.server_buffers,
             interner: &self.worker.shared.statements,
+            meaning: &self.meaning,
+            apart: self.transaction.local_settings || !self.pins.is_empty(),
             classify: Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis },
             survey,
             client: &mut self.client,
@@ -107,34 +116,46 @@ impl Session {
 
     /// Names and statements that failed messages had defined are as they were before.
     pub(super) fn undo_failed(&mut self) {
+        let mut undone = false;
         for undo in self.ledger.take_undone() {
             self.statements.undo(undo);
+            undone = true;
         }
-        let unprepared = self.ledger.take_unprepared();
         if let Some(held) = &mut self.held {
-            for statement in &unprepared {
-                held.lease.prepared.forget(statement);
+            for missed in self.ledger.take_missed() {
+                match missed {
+                    Missed::Parse(statement) => held.lease.prepared.forget(&statement),
+                    Missed::Close(statement) => held.lease.prepared.restore(statement),
+                }
             }
+            held.unnamed_here &= !undone;
         }
     }
 
     /// All answers are with the client: what the batch leaves behind.
     pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
+        self.ledger.keep_done();
         let Some(held) = &mut self.held else { return Ok(()) };
         let ending = match held.lease.status {
-            _ if watch.error.is_some() || watch.skipped => Ending::Failed,
-            TransactionStatus::Idle => Ending::Done,
-            _ => Ending::InTransaction,
+            _ if watch.skipped || watch.error.is_some() && !survey.transaction_control => Ending::Failed,
+            TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
+            _ => Ending::Unsettled,
         };
+        let in_transaction = held.lease.status != TransactionStatus::Idle;
+        self.transaction.local_settings =
+            in_transaction && (self.transaction.local_settings || survey.effects.intersects(Effects::LOCAL));
+        // Perhaps a plan that no longer fits its tables: no other client shall have it.
+        held.lease.tainted |= watch.error == Some(*b"0A000");
         self.count(watch, reason);
         self.take_effects(survey.effects, ending);
+        self.forget_cleared(survey.effects, ending, watch);
         // Before its transaction has committed, a change could not be found.
-        if self.ddl_seen && self.status() == TransactionStatus::Idle {
-            self.ddl_seen = false;
+        if self.transaction.ddl_seen && self.status() == TransactionStatus::Idle {
+            self.transaction.ddl_seen = false;
             self.facts.request_refresh();
         }
-        if let Some(held) = self.held.as_ref().filter(|_| watch.parameters_changed) {
+        if let Some(held) = self.held.as_ref().filter(|_| watch.changes.parameters) {
             self.lexis = Lexis::of(&held.lease.reported);
         }
         if !watch.server_gone {
@@ -165,18 +186,27 @@ impl Session {
             tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
         }
         held.lease.tainted |= effects.intersects(Effects::LASTING);
-        if effects.intersects(Effects::CLEAR_ALL) && ending == Ending::Done {
+        self.transaction.ddl_seen |= ending != Ending::Failed && effects.intersects(Effects::DDL);
+    }
+
+    /// What the client has dropped with RESET ALL, DEALLOCATE ALL or DISCARD ALL. Where it is not certain that it has,
+    /// the server must be cleaned before anybody else gets it.
+    fn forget_cleared(&mut self, effects: Effects, ending: Ending, watch: &Watch) {
+        let Some(held) = &mut self.held else { return };
+        let all = effects.intersects(Effects::CLEAR_ALL);
+        if all && ending == Ending::Done {
             held.lease.tainted = false;
         }
-        if ending != Ending::Failed {
-            if effects.intersects(Effects::CLEAR_SET.union(Effects::CLEAR_ALL)) {
-                held.lease.parameters_were_reset();
+        if all || effects.intersects(Effects::CLEAR_SET) {
+            match ending {
+                Ending::Done => held.lease.parameters_were_reset(),
+                Ending::Unsettled | Ending::Failed => held.lease.tainted = true,
             }
-            if effects.intersects(Effects::CLEAR_PREPARE.union(Effects::CLEAR_ALL)) {
-                held.lease.prepared.clear();
-                self.statements.clear();
-            }
-            self.ddl_seen |= effects.intersects(Effects::DDL);
+        }
+        // No rollback and no error behind it brings statements back.
+        if watch.changes.deallocated_all {
+            held.lease.prepared.clear();
+            self.statements.clear();
         }
     }
 

@@ -12,8 +12,15 @@ use crate::wire::frontend::Parse;
 /// Puts a name back to what it meant before a message that failed.
 #[derive(Debug)]
 pub struct Undo {
+    /// Empty: the unnamed statement, of which nothing is left.
     name: Box<[u8]>,
     before: Option<Arc<Statement>>,
+}
+
+impl Undo {
+    pub fn unnamed() -> Self {
+        Self { name: Box::default(), before: None }
+    }
 }
 
 #[derive(Debug)]
@@ -46,21 +53,26 @@ impl ClientStatements {
 
     /// `None`: there was no such statement.
     pub fn close(&mut self, name: &[u8]) -> Option<Undo> {
+        if name.is_empty() {
+            self.forget_unnamed();
+        }
         let before = self.named.remove(name)?;
         Some(Undo { name: name.into(), before: Some(before) })
     }
 
     pub fn undo(&mut self, undo: Undo) {
+        if undo.name.is_empty() {
+            return self.forget_unnamed();
+        }
         match undo.before {
             Some(statement) => self.named.insert(undo.name, statement),
             None => self.named.remove(&undo.name),
         };
     }
 
-    /// DEALLOCATE ALL and DISCARD ALL.
+    /// DEALLOCATE ALL and DISCARD ALL, which leave the unnamed statement.
     pub fn clear(&mut self) {
         self.named.clear();
-        self.forget_unnamed();
     }
 
     /// Remembers the unnamed statement, so that a later batch can bind it on whichever server it gets.

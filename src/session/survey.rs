@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::batch::End;
 use super::statements::ClientStatements;
 use crate::error::Result;
@@ -23,11 +25,15 @@ pub struct Survey {
     pub begins: Option<Begin>,
     /// The shape of the only statement; `None` when there are several.
     pub fingerprint: Option<u64>,
+    /// It ends or begins transactions itself: an error does not undo what it did before.
+    pub transaction_control: bool,
     /// Only a server can answer it.
     pub needs_server: bool,
+    /// It defines and describes statements, and runs none.
+    pub only_prepares: bool,
     texts: u32,
-    /// The unnamed statement of this batch, once parsed.
-    unnamed: Option<Arc<Classified>>,
+    /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
+    named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
 }
 
 impl Default for Survey {
@@ -38,9 +44,11 @@ impl Default for Survey {
             hint: None,
             begins: None,
             fingerprint: None,
+            transaction_control: false,
             needs_server: false,
+            only_prepares: true,
             texts: 0,
-            unnamed: None,
+            named: HashMap::new(),
         }
     }
 }
@@ -56,7 +64,8 @@ impl Survey {
             survey.add(header.tag, &frame[HEADER_BYTES..], statements, classify)?;
             rest = after;
         }
-        if matches!(end, End::Overflow | End::Interrupted) {
+        // What follows belongs to the same transaction, and may write.
+        if matches!(end, End::Overflow | End::Interrupted) || end == End::Flush && survey.texts > 0 {
             survey.write();
         }
         // The message that is too long may be the first: what it is about, only a server can answer.
@@ -75,6 +84,7 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Result<()> {
+        self.only_prepares &= matches!(message, tag::PARSE | tag::DESCRIBE | tag::CLOSE | tag::FLUSH | tag::SYNC);
         self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
         match message {
             tag::QUERY => self.run(&classify.classify(query(body)?)),
@@ -83,22 +93,25 @@ impl Survey {
                 let parse = Parse::read(body)?;
                 let classified = classify.classify(parse.text);
                 self.mention(&classified);
-                if parse.name.is_empty() {
-                    self.unnamed = Some(classified);
-                }
+                self.named.insert(parse.name.into(), Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
-            tag::DESCRIBE => {
-                if let Target::Statement(name) = Target::read(body)? {
-                    self.describe(name, statements, classify);
-                }
-            }
-            tag::CLOSE => {
-                self.needs_server |= matches!(Target::read(body)?, Target::Portal(_));
-            }
+            tag::DESCRIBE => match Target::read(body)? {
+                Target::Portal(_) => self.only_prepares = false,
+                Target::Statement(name) => self.describe(name, statements, classify),
+            },
+            tag::CLOSE => match Target::read(body)? {
+                Target::Portal(_) => (self.needs_server, self.only_prepares) = (true, false),
+                Target::Statement(name) => _ = self.named.insert(name.into(), None),
+            },
             _ => {}
         }
         Ok(())
+    }
+
+    /// The client's statements are now what the messages so far have made of them.
+    pub fn names_are_applied(&mut self) {
+        self.named.clear();
     }
 
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
@@ -122,10 +135,13 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Option<Arc<Classified>> {
+        if let Some(here) = self.named.get(name) {
+            return here.clone();
+        }
         if !name.is_empty() {
             return statements.get(name).map(|statement| classify.classify(statement.text()));
         }
-        self.unnamed.clone().or_else(|| statements.unnamed().map(|parse| classify.classify(parse.text)))
+        statements.unnamed().map(|parse| classify.classify(parse.text))
     }
 
     /// A text that is prepared or described: it has no effects yet.
@@ -137,6 +153,7 @@ impl Survey {
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
         self.effects = self.effects.union(classified.effects);
+        self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);

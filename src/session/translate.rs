@@ -6,20 +6,25 @@ use std::sync::Arc;
 
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
-use super::statements::ClientStatements;
+use super::statements::{ClientStatements, Undo};
+use crate::backend::params::Params;
 use crate::backend::prepared::{Prepared, Statement, Statements};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use crate::wire::frame::{HEADER_BYTES, take_cstr};
-use crate::wire::frontend::{Bind, Parse, Target, tag};
+use crate::wire::frontend::{Bind, Parse, SYNC, Target, tag};
 
 /// The parts of a session and its server that translation touches.
 #[derive(Debug)]
 pub struct Translator<'a> {
     pub interner: &'a Statements,
+    /// The login parameters that a statement's meaning may depend on.
+    pub meaning: &'a Arc<Params>,
+    /// The session has settings that others do not have: what is prepared now means what it does to nobody else.
+    pub apart: bool,
     pub statements: &'a mut ClientStatements,
     pub prepared: &'a mut Prepared,
-    /// The server holds the client's unnamed statement.
+    /// The server's unnamed statement is the client's.
     pub unnamed_here: &'a mut bool,
     /// The server got a statement under a client's own name: it must be cleaned before it is lent again.
     pub tainted: &'a mut bool,
@@ -55,17 +60,24 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// A Sync of ours in the place of the client's Flush.
+    pub fn sync_unseen(&mut self) {
+        self.out.stage(self.input).extend_from_slice(SYNC);
+        self.ledger.push(Owed::HiddenReady);
+    }
+
     fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let parse = Parse::read(body)?;
         if parse.name.is_empty() {
             self.statements.set_unnamed(body);
             *self.unnamed_here = true;
-            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: Some(Undo::unnamed()) });
             self.out.pass(range, self.input);
         } else if self.statements.get(parse.name).is_some() {
             self.parse_duplicate(range, parse.name);
         } else {
-            let statement = self.interner.intern(&parse);
+            let statement =
+                if self.apart { self.interner.own(&parse) } else { self.interner.intern(&parse, self.meaning) };
             let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
             if self.prepared.touch(&statement) {
                 self.ledger.push(Owed::Local { answer: PARSE_COMPLETE, undo });
@@ -79,7 +91,11 @@ impl Translator<'_> {
 
     /// The name is in use: the server says so in its own words once it knows the name.
     fn parse_duplicate(&mut self, range: Range<usize>, name: &[u8]) {
-        Parse { name, text: b"", types: &[0, 0] }.write(self.out.stage(self.input));
+        let out = self.out.stage(self.input);
+        // It knows the name already if this happened before.
+        Target::Statement(name).write(tag::CLOSE, out);
+        Parse { name, text: b"", types: &[0, 0] }.write(out);
+        self.ledger.push(Owed::Close { visible: false, evicted: None });
         self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
         self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
         self.out.pass(range, self.input);
@@ -116,15 +132,19 @@ impl Translator<'_> {
     fn close(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         if let Target::Statement(name) = Target::read(body)? {
             if let Some(undo) = self.statements.close(name) {
+                if *self.tainted {
+                    // It may know the name itself, from a duplicate.
+                    Target::Statement(name).write(tag::CLOSE, self.out.stage(self.input));
+                    self.ledger.push(Owed::Close { visible: false, evicted: None });
+                }
                 self.ledger.push(Owed::Local { answer: CLOSE_COMPLETE, undo: Some(undo) });
                 return Ok(());
             }
             if name.is_empty() {
-                self.statements.forget_unnamed();
                 *self.unnamed_here = false;
             }
         }
-        self.ledger.push(Owed::Close { visible: true });
+        self.ledger.push(Owed::Close { visible: true, evicted: None });
         self.out.pass(range, self.input);
         Ok(())
     }
@@ -138,6 +158,7 @@ impl Translator<'_> {
         let statement = Arc::clone(self.statements.get(name)?);
         if !self.prepared.touch(&statement) {
             self.prepare(&statement);
+            *self.tainted |= self.apart;
             let statement = Some(Arc::clone(&statement));
             self.ledger.push(Owed::Parse { visible: false, statement, undo: None });
         }
@@ -145,17 +166,24 @@ impl Translator<'_> {
     }
 
     fn bring_unnamed(&mut self) {
-        if let (false, Some(parse)) = (*self.unnamed_here, self.statements.unnamed()) {
-            parse.write(self.out.stage(self.input));
+        if std::mem::replace(self.unnamed_here, true) {
+            return;
+        }
+        let out = self.out.stage(self.input);
+        if let Some(parse) = self.statements.unnamed() {
+            parse.write(out);
             self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
-            *self.unnamed_here = true;
+        } else {
+            // The server may have another client's.
+            Target::Statement(b"").write(tag::CLOSE, out);
+            self.ledger.push(Owed::Close { visible: false, evicted: None });
         }
     }
 
     fn prepare(&mut self, statement: &Arc<Statement>) {
         let staged = self.out.stage(self.input);
-        if self.prepared.add(statement, staged) {
-            self.ledger.push(Owed::Close { visible: false });
+        if let Some(evicted) = self.prepared.add(statement, staged) {
+            self.ledger.push(Owed::Close { visible: false, evicted: Some(evicted) });
         }
         statement.put_parse(staged);
     }

@@ -34,6 +34,15 @@ enum Intake {
     },
 }
 
+/// What the server says of the session's state there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changes {
+    /// All prepared statements are gone, whatever came after.
+    pub deallocated_all: bool,
+    /// A parameter that classification depends on may have changed.
+    pub parameters: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Watch {
     answer: Answer,
@@ -48,8 +57,7 @@ pub struct Watch {
     pub farewell: Option<Error>,
     /// Bringing the server to the session's parameters failed: it must not be used.
     pub sync_error: Option<Error>,
-    /// A parameter that classification depends on may have changed.
-    pub parameters_changed: bool,
+    pub changes: Changes,
     pub received_bytes: u64,
 }
 
@@ -150,7 +158,7 @@ impl Observer for Observed<'_> {
 
     fn parameter(&mut self, name: &[u8], value: &[u8]) {
         self.reported.set(name, value);
-        self.watch.parameters_changed = true;
+        self.watch.changes.parameters = true;
     }
 
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
@@ -186,6 +194,10 @@ impl Observer for Observed<'_> {
 
     fn copy_in(&mut self, simple: bool) {
         self.watch.intake = Intake::CopyIn { simple };
+    }
+
+    fn completed(&mut self, tag: &[u8]) {
+        self.watch.changes.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
     }
 
     fn showable(&mut self) {

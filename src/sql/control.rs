@@ -76,9 +76,9 @@ pub(super) fn set(statement: &Statement<'_>) -> Finding {
         (K::Transaction, _) => set_transaction(statement, 2),
         (K::Local, K::Transaction) => set_transaction(statement, 3),
         (K::Constraints, _) => Finding::read(Rule::TransactionControl),
-        (K::Local, _) if is_transaction_parameter(statement.name(2)) => write(Effects::NONE),
+        (K::Local, _) if is_transaction_parameter(statement.name(2)) => write(Effects::LOCAL),
         (K::Local, _) if statement.is_name(2) && !statement.is(2, Kind::Encoded) => {
-            Finding::read(Rule::TransactionControl)
+            Finding::read(Rule::TransactionControl).with(Effects::LOCAL)
         }
         // These two set the current transaction's mode, not the session's, but need a server that can have it.
         _ if is_transaction_parameter(statement.name(1)) => write(Effects::SET),

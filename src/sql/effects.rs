@@ -25,6 +25,8 @@ impl Effects {
     /// What only DISCARD ALL or the server's end undoes: LOAD, the role (RESET ALL leaves it), the random seed,
     /// dblink connections, a replication origin.
     pub const SESSION: Self = Self(1 << 6);
+    /// SET LOCAL, `set_config(…, true)`: parameters differ from the session's until the transaction ends.
+    pub const LOCAL: Self = Self(1 << 7);
     /// RESET ALL.
     pub const CLEAR_SET: Self = Self(1 << 8);
     /// DEALLOCATE ALL.
@@ -45,7 +47,7 @@ impl Effects {
     /// All that ties a session to its server.
     pub const LASTING: Self = Self(0x7f);
 
-    const NAMES: [(Self, &'static str); 15] = [
+    const NAMES: [(Self, &'static str); 16] = [
         (Self::SET, "set"),
         (Self::PREPARE, "prepare"),
         (Self::LISTEN, "listen"),
@@ -53,6 +55,7 @@ impl Effects {
         (Self::HOLD_CURSOR, "hold_cursor"),
         (Self::ADVISORY_LOCK, "advisory_lock"),
         (Self::SESSION, "session"),
+        (Self::LOCAL, "local"),
         (Self::CLEAR_SET, "clear_set"),
         (Self::CLEAR_PREPARE, "clear_prepare"),
         (Self::CLEAR_LISTEN, "clear_listen"),

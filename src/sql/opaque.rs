@@ -44,7 +44,8 @@ fn effects_at(body: &Statement<'_>, at: usize) -> Effects {
         }
     };
     match body.keyword(at) {
-        K::Set if begins && matches!(body.keyword(at + 1), K::Local | K::Transaction | K::Constraints) => Effects::NONE,
+        K::Set if begins && body.keyword(at + 1) == K::Local => Effects::LOCAL,
+        K::Set if begins && matches!(body.keyword(at + 1), K::Transaction | K::Constraints) => Effects::NONE,
         K::Set | K::Reset if begins => Effects::SET | Effects::SESSION,
         K::Prepare if begins => Effects::PREPARE,
         K::Listen if begins => Effects::LISTEN,

@@ -129,7 +129,7 @@ fn is_table_expression(statement: &Statement<'_>, at: usize) -> bool {
 /// What calling a function that is not harmless leaves in the session.
 pub(super) fn effects_of_call(statement: &Statement<'_>, at: usize) -> Effects {
     match statement.name(at) {
-        b"set_config" if is_local_setting(statement, at) => Effects::NONE,
+        b"set_config" if is_local_setting(statement, at) => Effects::LOCAL,
         b"set_config" | b"set_limit" => Effects::SET,
         b"setseed" => Effects::SET | Effects::SESSION,
         b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {

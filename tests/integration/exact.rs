@@ -249,6 +249,39 @@ fn pipelines(env: &Env) {
             vec![turn(&[bad(), query("SELECT 2")], "E"), turn(&[query("SELECT 3"), sync()], "Z")],
         ),
         (
+            "a prepare that fails, with Flush",
+            vec![
+                send(&[parse("broken", "SELECT nothing"), describe(b'S', "broken"), flush()]),
+                Read('E', 1),
+                send(&[ok("1"), flush(), sync()]),
+                Read('Z', 1),
+                send(&[ok("2"), sync()]),
+                Read('Z', 1),
+            ],
+        ),
+        (
+            "a prepare that fails in a transaction, with Flush",
+            vec![
+                send(&[query("BEGIN"), parse("", "SELECT nothing"), describe(b'S', ""), flush()]),
+                Read('E', 1),
+                send(&[ok("1"), sync(), query("SELECT 1"), query("ROLLBACK")]),
+                Read('Z', 3),
+            ],
+        ),
+        (
+            "prepares and executions in turn, with Flush",
+            vec![
+                send(&[parse("one", "SELECT 1"), describe(b'S', "one"), flush()]),
+                Read('T', 1),
+                send(&[bind("", "one", &[], 0), execute("", 0), flush()]),
+                Read('C', 1),
+                send(&[parse("two", "SELECT 2"), describe(b'S', "two"), flush()]),
+                Read('T', 1),
+                send(&[bind("", "two", &[], 0), execute("", 0), sync()]),
+                Read('Z', 1),
+            ],
+        ),
+        (
             "a Query after a flushed error",
             vec![turn(&[bad(), flush()], "E"), turn(&[query("SELECT 2")], ""), turn(&[sync()], "Z")],
         ),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, TlsIdentity};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
+use crate::proxy::Proxy;
 use crate::target::Target;
 
 /// A name (`module::what_holds`) and what checks it; it fails by panicking.
@@ -27,6 +28,8 @@ const TEST_LIMIT: Duration = Duration::from_secs(60);
 /// What tests share. The cluster starts when the first test asks for it.
 #[derive(Default)]
 pub struct Env {
+    // Goes before the cluster that it is in front of.
+    proxy: OnceLock<Proxy>,
     shared: OnceLock<Shared>,
     databases: AtomicUsize,
 }
@@ -39,13 +42,20 @@ pub struct Shared {
 
 impl Env {
     /// A healthy primary with two replicas, for all tests: read and write in a database of your own, and leave the
-    /// nodes alone. For faults there is [`cluster`].
+    /// nodes alone; [`USER`] may `SET ROLE other`. For faults there is [`cluster`].
     pub fn shared(&self) -> &Shared {
         self.shared.get_or_init(|| {
             let (ca_pem, identity) = identity();
             let options = ClusterOptions { max_connections: 300, tls: Some(identity), ..ClusterOptions::default() };
-            Shared { cluster: cluster(&options), ca_pem }
+            let cluster = cluster(&options);
+            cluster.create_role("other", PASSWORD, &format!("ROLE {USER}")).unwrap();
+            Shared { cluster, ca_pem }
         })
+    }
+
+    /// A proxy in front of the shared cluster, with the defaults but for small pools: the nodes are everybody's.
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.get_or_init(|| Proxy::start(&self.shared().cluster, "[pool]\ndefault_pool_size = 8\n"))
     }
 
     /// A new database on all nodes of the shared cluster; it goes when the value goes.
@@ -101,6 +111,8 @@ pub fn identity() -> (String, TlsIdentity) {
     // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
     params.distinguished_name.push(DnType::CommonName, "the tests' authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate whose issuer has its own name for self-signed.
+    params.distinguished_name.push(DnType::CommonName, "the tests' certificate authority");
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];

@@ -11,17 +11,27 @@ mod bulk;
 mod cancel;
 mod cluster;
 mod demo;
+mod drivers;
 mod exact;
 mod exact_copy;
+mod faults;
 mod frames;
 mod harness;
 mod harness_check;
 mod hostile;
+mod lag;
 mod lifecycle;
 mod login;
+mod outage;
+mod pgbench;
+mod prepared;
 mod proxy;
 mod raw;
+mod routing;
+mod speech;
+mod state;
 mod target;
+mod traffic;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,7 +50,15 @@ fn main() -> ExitCode {
         cluster::TESTS,
         harness_check::TESTS,
         demo::TESTS,
+        drivers::TESTS,
         exact::TESTS,
+        faults::TESTS,
+        lag::TESTS,
+        outage::TESTS,
+        routing::TESTS,
+        state::TESTS,
+        prepared::TESTS,
+        pgbench::TESTS,
         exact_copy::TESTS,
         bulk::TESTS,
         cancel::TESTS,

@@ -43,6 +43,18 @@ impl Proxy {
 
     /// The same with a configuration that was edited in any way.
     pub fn start_as(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
+        let proxy = Self::launch(cluster, edit);
+        let replicas = cluster.replicas().len();
+        wait_for(READY_LIMIT, "all replicas get reads", || {
+            let metrics = proxy.http("/metrics");
+            let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
+            metrics.lines().filter(eligible).count() == replicas
+        });
+        proxy
+    }
+
+    /// The same, and returns as soon as clients can connect, whatever the nodes are doing.
+    pub fn launch(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
         let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
@@ -58,12 +70,7 @@ impl Proxy {
             .spawn()
             .unwrap();
         let proxy = Self { process, port, metrics_port, directory };
-        let replicas = cluster.replicas().len();
-        wait_for(READY_LIMIT, "all replicas get reads", || {
-            let metrics = proxy.http("/metrics");
-            let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
-            metrics.lines().filter(eligible).count() == replicas
-        });
+        wait_for(READY_LIMIT, "the proxy listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         proxy
     }
 
@@ -78,6 +85,33 @@ impl Proxy {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// The sum of the samples of a metric whose labels contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let metrics = self.http("/metrics");
+        let samples = metrics.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until the catalog facts of a database that a client has used have been loaded `times` times.
+    pub fn facts_loaded(&self, database: &str, times: usize) {
+        let line = format!("database=\"{database}\"");
+        wait_for(READY_LIMIT, "the catalog facts are loaded", || {
+            let log = self.log();
+            log.lines().filter(|l| l.contains("catalog facts loaded") && l.contains(&line)).count() >= times
+        });
+    }
+
+    /// What `/metrics` says of a node; NaN also while it says nothing.
+    pub fn node_metric(&self, name: &str, node: &str) -> f64 {
+        let series = format!("{name}{{cluster=\"demo\",node=\"{node}\"}} ");
+        let metrics = self.http("/metrics");
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).map_or(f64::NAN, |value| value.parse().unwrap())
+    }
+
+    pub fn is_eligible(&self, node: &str) -> bool {
+        self.node_metric("causeway_node_eligible", node) > 0.0
     }
 
     /// What it has logged so far.
@@ -105,5 +139,8 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        if std::thread::panicking() {
+            eprintln!("the proxy's log:\n{}", self.log());
+        }
     }
 }

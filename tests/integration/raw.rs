@@ -117,11 +117,19 @@ impl RawClient {
 
     /// Answers what is asked after the start-up message; gives what comes then, to ReadyForQuery.
     pub fn prove(&mut self, password: &str) -> Vec<Message> {
+        let greeting = self.try_prove(password);
+        assert_eq!(greeting.last(), Some(&('Z', b"I".to_vec())), "{greeting:?}");
+        greeting
+    }
+
+    /// The same, but it may also end with an error.
+    pub fn try_prove(&mut self, password: &str) -> Vec<Message> {
         let (tag, body) = self.authenticate(password);
+        if tag == 'E' {
+            return vec![(tag, body)];
+        }
         assert_eq!(tag, 'R', "{}", String::from_utf8_lossy(&body));
-        let last = self.read_to('Z');
-        assert_eq!(last.last(), Some(&('Z', b"I".to_vec())));
-        last
+        self.read_to('Z')
     }
 
     /// The same where the login must fail; gives the body of the error.

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::harness::{PASSWORD, USER};
-use crate::raw::RawClient;
+use crate::raw::{Message, RawClient};
 
 /// Debian's own, which has the distribution's psycopg2.
 const PYTHON: &str = "/usr/bin/python3";
@@ -35,15 +35,23 @@ impl Target {
     }
 
     pub async fn connect(&self) -> Client {
-        self.connect_as(USER).await
+        self.try_connect().await.unwrap()
+    }
+
+    pub async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
+        self.log_in(USER).await
     }
 
     /// As another user with the same password.
     pub async fn connect_as(&self, user: &str) -> Client {
-        let (client, connection) = self.config().user(user).connect(NoTls).await.unwrap();
+        self.log_in(user).await.unwrap()
+    }
+
+    async fn log_in(&self, user: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config().user(user).connect(NoTls).await?;
         // Its error is also the client's, where the test sees it.
         tokio::spawn(connection);
-        client
+        Ok(client)
     }
 
     /// Over TLS, and only if the certificate is `ca_pem`'s and names the host.
@@ -72,6 +80,15 @@ impl Target {
         client
     }
 
+    /// The same with further start-up parameters; also gives what follows the login.
+    pub fn raw_with(&self, parameters: &[(&str, &str)]) -> (RawClient, Vec<Message>) {
+        let mut client = RawClient::connect(&self.host, self.port);
+        let login = [("user", USER), ("database", self.database.as_str())];
+        client.startup(&[&login[..], parameters].concat());
+        let greeting = client.try_prove(PASSWORD);
+        (client, greeting)
+    }
+
     /// What psql prints for `input`, one statement or command a line; it must succeed.
     pub fn psql(&self, input: &str) -> String {
         let mut command = Command::new("psql");
@@ -86,9 +103,15 @@ impl Target {
         self.run(command)
     }
 
-    fn run(&self, mut command: Command) -> String {
+    /// Leads a program that knows libpq's environment here.
+    pub fn lead(&self, command: &mut Command) {
         command.env("PGHOST", &self.host).env("PGPORT", self.port.to_string());
         command.env("PGUSER", USER).env("PGPASSWORD", PASSWORD).env("PGDATABASE", &self.database);
+    }
+
+    /// What a libpq program prints; it must succeed.
+    pub fn run(&self, mut command: Command) -> String {
+        self.lead(&mut command);
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run `make install-deps`"));
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()

@@ -67,7 +67,7 @@ const PG_CATALOG: &[(Category, &str)] = &[
 const CONTRIB: &[(Category, &str)] = &[
     (
         Category::Harmless,
-        "gen_random_bytes gen_salt pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea \
+        "gen_random_bytes gen_random_uuid gen_salt pgp_sym_encrypt pgp_sym_encrypt_bytea pgp_pub_encrypt pgp_pub_encrypt_bytea \
          uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4 normal_rand",
     ),
     (
