@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("exact::extended_queries", extended_queries),
     ("exact::statements_and_portals", statements_and_portals),
     ("exact::pipelines", pipelines),
+    ("exact::prepares_with_flush", prepares_with_flush),
     ("exact::text_in_other_encodings", text_in_other_encodings),
     ("exact::what_servers_say_by_themselves", what_servers_say_by_themselves),
 ];
@@ -249,39 +250,6 @@ fn pipelines(env: &Env) {
             vec![turn(&[bad(), query("SELECT 2")], "E"), turn(&[query("SELECT 3"), sync()], "Z")],
         ),
         (
-            "a prepare that fails, with Flush",
-            vec![
-                send(&[parse("broken", "SELECT nothing"), describe(b'S', "broken"), flush()]),
-                Read('E', 1),
-                send(&[ok("1"), flush(), sync()]),
-                Read('Z', 1),
-                send(&[ok("2"), sync()]),
-                Read('Z', 1),
-            ],
-        ),
-        (
-            "a prepare that fails in a transaction, with Flush",
-            vec![
-                send(&[query("BEGIN"), parse("", "SELECT nothing"), describe(b'S', ""), flush()]),
-                Read('E', 1),
-                send(&[ok("1"), sync(), query("SELECT 1"), query("ROLLBACK")]),
-                Read('Z', 3),
-            ],
-        ),
-        (
-            "prepares and executions in turn, with Flush",
-            vec![
-                send(&[parse("one", "SELECT 1"), describe(b'S', "one"), flush()]),
-                Read('T', 1),
-                send(&[bind("", "one", &[], 0), execute("", 0), flush()]),
-                Read('C', 1),
-                send(&[parse("two", "SELECT 2"), describe(b'S', "two"), flush()]),
-                Read('T', 1),
-                send(&[bind("", "two", &[], 0), execute("", 0), sync()]),
-                Read('Z', 1),
-            ],
-        ),
-        (
             "a Query after a flushed error",
             vec![turn(&[bad(), flush()], "E"), turn(&[query("SELECT 2")], ""), turn(&[sync()], "Z")],
         ),
@@ -311,6 +279,40 @@ fn pipelines(env: &Env) {
         ("good-bye behind a Query", vec![turn(&[query("SELECT 1"), TERMINATE.to_vec()], "$")]),
     ];
     compare(env, "pipelines", &[], TABLE, &scripts);
+}
+
+/// Drivers that prepare with a Flush, and run with the next batch what they have prepared.
+fn prepares_with_flush(env: &Env) {
+    let ok = |text: &str| [parse("", format!("SELECT '{text}'")), bind("", "", &[], 0), execute("", 0)].concat();
+    let sync = || SYNC.to_vec();
+    let flush = || FLUSH.to_vec();
+    let scripts: Vec<Script> = vec![
+        (
+            "a prepare that fails, with Flush",
+            vec![
+                turn(&[parse("broken", "SELECT nothing"), describe(b'S', "broken"), flush()], "E"),
+                turn(&[ok("1"), flush(), sync()], "Z"),
+                turn(&[ok("2"), sync()], "Z"),
+            ],
+        ),
+        (
+            "a prepare that fails in a transaction, with Flush",
+            vec![
+                turn(&[query("BEGIN"), parse("", "SELECT nothing"), describe(b'S', ""), flush()], "E"),
+                turn(&[ok("1"), sync(), query("SELECT 1"), query("ROLLBACK")], "ZZZ"),
+            ],
+        ),
+        (
+            "prepares and executions in turn, with Flush",
+            vec![
+                turn(&[parse("one", "SELECT 1"), describe(b'S', "one"), flush()], "T"),
+                turn(&[bind("", "one", &[], 0), execute("", 0), flush()], "C"),
+                turn(&[parse("two", "SELECT 2"), describe(b'S', "two"), flush()], "T"),
+                turn(&[bind("", "two", &[], 0), execute("", 0), sync()], "Z"),
+            ],
+        ),
+    ];
+    compare(env, "prepares_with_flush", &[], TABLE, &scripts);
 }
 
 fn text_in_other_encodings(env: &Env) {

@@ -46,7 +46,6 @@ pub struct Failure {
     pub kind: Kind,
     pub code: Option<SqlState>,
     /// Message and hint.
-    #[expect(dead_code, reason = "it is read where a failure is printed")]
     pub text: String,
 }
 
