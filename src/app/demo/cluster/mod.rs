@@ -161,8 +161,9 @@ impl LocalCluster {
     /// Waits until all replicas show what is committed on the primary now.
     pub fn catch_up(&self) -> Result<()> {
         let position = self.primary().sql("postgres", "SELECT pg_current_wal_flush_lsn()")?;
+        // A query on a replica may hold replay up for max_standby_streaming_delay, 30 s.
         let wait = format!(
-            "SET statement_timeout = '30s'; DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{position}' LOOP \
+            "SET statement_timeout = '90s'; DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{position}' LOOP \
              PERFORM pg_sleep(0.002); END LOOP; END $$"
         );
         self.replicas().iter().try_for_each(|replica| replica.sql("postgres", &wait).map(drop))
