@@ -5,7 +5,7 @@ use std::ops::BitOr;
 
 /// What a text does to the session beyond its result: a set of bits.
 ///
-/// The set is a union over the text's statements, without their order: see [`Effects::settle`].
+/// The set is a union over the text's statements, without their order.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Effects(u32);
 
@@ -95,21 +95,6 @@ impl Effects {
         Self(self.0 & !other.0)
     }
 
-    /// The session's lasting effects after a text with these effects, when `before` were there.
-    ///
-    /// A text that failed half-way may have set, but is not believed to have cleared. A text that both sets and
-    /// clears the same thing leaves it set, for the union has lost the order.
-    #[must_use]
-    pub fn settle(self, before: Self, completed: bool) -> Self {
-        let cleared = match completed {
-            false => Self::NONE,
-            true if self.contains(Self::CLEAR_ALL) => Self::LASTING,
-            // A CLEAR bit stands eight bits above the bit that it clears.
-            true => Self(self.0 >> 8 & Self::LASTING.0),
-        };
-        before.without(cleared).union(self).intersection(Self::LASTING)
-    }
-
     /// The names of the bits, as printed and logged.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, name)| name)
@@ -147,28 +132,6 @@ impl fmt::Display for Effects {
 #[cfg(test)]
 mod tests {
     use super::Effects as E;
-
-    #[test]
-    fn effects_settle_on_the_safe_side() {
-        for (effects, before, completed, after) in [
-            (E::SET, E::NONE, true, E::SET),
-            (E::SET, E::NONE, false, E::SET),
-            (E::CLEAR_SET, E::SET | E::TEMP, true, E::TEMP),
-            (E::CLEAR_SET, E::SET, false, E::SET),
-            (E::CLEAR_SET | E::SET, E::NONE, true, E::SET),
-            (E::CLEAR_SET, E::SET | E::SESSION, true, E::SESSION),
-            (E::CLEAR_PREPARE, E::PREPARE, true, E::NONE),
-            (E::CLEAR_LISTEN, E::LISTEN, true, E::NONE),
-            (E::CLEAR_TEMP, E::TEMP, true, E::NONE),
-            (E::CLEAR_HOLD_CURSOR, E::HOLD_CURSOR, true, E::NONE),
-            (E::CLEAR_ADVISORY_LOCK, E::ADVISORY_LOCK, true, E::NONE),
-            (E::CLEAR_ALL, E::LASTING, true, E::NONE),
-            (E::CLEAR_ALL, E::LASTING, false, E::LASTING),
-            (E::DDL, E::NONE, true, E::NONE),
-        ] {
-            assert_eq!(effects.settle(before, completed), after, "{effects} after {before}");
-        }
-    }
 
     #[test]
     fn effects_print_their_names() {
