@@ -170,6 +170,8 @@ impl Classifier {
             begins: finding.begins,
             transaction_control: finding.transaction_control,
             fingerprint: self.fingerprints.hash_one(&self.scanned.shape),
+            settings: Box::default(),
+            by_name: None,
             why: finding.why,
         }
     }

@@ -11,7 +11,8 @@ pub struct Effects(u32);
 
 impl Effects {
     pub const NONE: Self = Self(0);
-    /// SET, RESET x, `set_config(…, false)`, SET ROLE, `setseed` …: session parameters differ from the login's.
+    /// SET, RESET x, `set_config(…, false)`, SET ROLE …: the session's parameters may differ from before; the text names
+    /// them ([`Classified::settings`](super::Classified::settings)).
     pub const SET: Self = Self(1 << 0);
     /// SQL PREPARE.
     pub const PREPARE: Self = Self(1 << 1);
@@ -22,32 +23,41 @@ impl Effects {
     pub const HOLD_CURSOR: Self = Self(1 << 4);
     /// `pg_advisory_lock` and friends that last beyond the transaction.
     pub const ADVISORY_LOCK: Self = Self(1 << 5);
-    /// What only DISCARD ALL or the server's end undoes: LOAD, the role (RESET ALL leaves it), the random seed,
-    /// dblink connections, a replication origin.
+    /// What only DISCARD ALL or the server's end undoes: LOAD, the random seed, dblink connections, a replication origin.
     pub const SESSION: Self = Self(1 << 6);
     /// SET LOCAL, `set_config(…, true)`: parameters differ from the session's until the transaction ends.
     pub const LOCAL: Self = Self(1 << 7);
     /// RESET ALL.
     pub const CLEAR_SET: Self = Self(1 << 8);
-    /// DEALLOCATE ALL.
+    /// DEALLOCATE: fewer of SQL's prepared statements may be left.
     pub const CLEAR_PREPARE: Self = Self(1 << 9);
-    /// UNLISTEN *.
+    /// UNLISTEN.
     pub const CLEAR_LISTEN: Self = Self(1 << 10);
-    /// DISCARD TEMP.
+    /// DROP or DISCARD TEMP: fewer temporary objects may be left.
     pub const CLEAR_TEMP: Self = Self(1 << 11);
-    /// CLOSE ALL.
+    /// CLOSE: fewer cursors may be left.
     pub const CLEAR_HOLD_CURSOR: Self = Self(1 << 12);
-    /// `pg_advisory_unlock_all()`.
+    /// `pg_advisory_unlock()` and friends.
     pub const CLEAR_ADVISORY_LOCK: Self = Self(1 << 13);
     /// DISCARD ALL.
     pub const CLEAR_ALL: Self = Self(1 << 14);
+    /// Parameters go back to the server's own values: RESET, SET … TO DEFAULT, DISCARD ALL. The login's must come back.
+    pub const RESET: Self = Self(1 << 15);
     /// DDL: catalog facts may be out of date afterwards.
     pub const DDL: Self = Self(1 << 16);
+    /// It runs code that may change any of the session's state out of our sight.
+    pub const HIDDEN: Self = Self(1 << 17);
+    /// A parameter is set whose name is in no text: it cannot follow the session.
+    pub const SET_UNNAMED: Self = Self(1 << 18);
+    /// A sequence may be advanced: `currval` and `lastval` of the session change.
+    pub const SEQUENCE: Self = Self(1 << 19);
+    /// `currval` or `lastval`: answered by the server where the session's sequences were advanced.
+    pub const CURRVAL: Self = Self(1 << 20);
 
-    /// All that ties a session to its server.
-    pub const LASTING: Self = Self(0x7f);
+    /// All that may tie a session to its server.
+    pub const LASTING: Self = Self(0x7e | Self::SET_UNNAMED.0);
 
-    const NAMES: [(Self, &'static str); 16] = [
+    const NAMES: [(Self, &'static str); 21] = [
         (Self::SET, "set"),
         (Self::PREPARE, "prepare"),
         (Self::LISTEN, "listen"),
@@ -63,7 +73,12 @@ impl Effects {
         (Self::CLEAR_HOLD_CURSOR, "clear_hold_cursor"),
         (Self::CLEAR_ADVISORY_LOCK, "clear_advisory_lock"),
         (Self::CLEAR_ALL, "clear_all"),
+        (Self::RESET, "reset"),
         (Self::DDL, "ddl"),
+        (Self::HIDDEN, "hidden"),
+        (Self::SET_UNNAMED, "set_unnamed"),
+        (Self::SEQUENCE, "sequence"),
+        (Self::CURRVAL, "currval"),
     ];
 
     pub const fn is_empty(self) -> bool {

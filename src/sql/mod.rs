@@ -78,8 +78,28 @@ pub struct Classified {
     /// Hash of the text without literals, parameters, comments, white space and the case of unquoted names; the same
     /// in every process of one build.
     pub fingerprint: u64,
+    /// The session parameters that [`Effects::SET`], [`Effects::RESET`] and [`Effects::HIDDEN`] may be about, by name in
+    /// lower case: those that the text names, and those that the functions it calls are known to name.
+    pub settings: Box<[Box<str>]>,
+    /// The text is one PREPARE, EXECUTE or DEALLOCATE of a statement by its name (and nothing else).
+    pub by_name: Option<ByName>,
     /// What decided the class: `calls nextval`, `INSERT`, `reads only`.
     pub why: Why,
+}
+
+/// A statement of SQL's that names a prepared statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByName {
+    pub verb: Verb,
+    /// As the server knows it: in lower case unless quoted.
+    pub name: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Prepare,
+    Execute,
+    Deallocate,
 }
 
 /// The options of a BEGIN or START TRANSACTION.
