@@ -10,7 +10,7 @@ use super::cancel::Registration;
 use super::cluster::Cluster;
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, Shared, Worker};
-use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session, Transaction};
+use super::{Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -151,7 +151,7 @@ struct Admitted {
     registration: Registration,
     mode: PoolMode,
     params: Arc<Params>,
-    reported: Reported,
+    reported: Arc<Reported>,
 }
 
 async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
@@ -216,7 +216,7 @@ async fn greet(
     cluster: &Cluster,
     pools: &PoolSet,
     startup: &Startup,
-) -> Result<(Arc<Params>, Reported)> {
+) -> Result<(Arc<Params>, Arc<Reported>)> {
     let greeting = if let Some(greeting) = pools.greeting() {
         greeting
     } else {
@@ -233,17 +233,17 @@ async fn greet(
         }
     }
     if params.is_empty() {
-        return Ok((Arc::default(), (*greeting).clone()));
+        return Ok((Arc::default(), greeting));
     }
     if let Some(proven) = pools.proven(&params) {
-        return Ok((Arc::clone(&proven.params), (*proven.reported).clone()));
+        return Ok((Arc::clone(&proven.params), Arc::clone(&proven.reported)));
     }
     let params = Arc::new(params);
     let mut lease = any_server(worker, cluster, pools).await?;
     lease.sync(&params).await?;
     let proven = pools.learn_proven(params, &lease.reported);
     lease.release(worker.now());
-    Ok((Arc::clone(&proven.params), (*proven.reported).clone()))
+    Ok((Arc::clone(&proven.params), Arc::clone(&proven.reported)))
 }
 
 /// A server of the primary, or of any node when there is none: their greetings are alike.
@@ -292,18 +292,16 @@ impl Admitted {
             facts,
             bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
             mode: self.mode,
-            meaning: self.params.for_meaning(),
-            params: self.params,
+            settings: Settings::new(self.params, self.reported),
             client: Client { stream, input, discard: 0, received_bytes: 0 },
             collector: Collector::default(),
-            lexis: Lexis::of(&self.reported),
             statements: ClientStatements::new(limits.max_client_statements),
             ledger: Ledger::default(),
             out: Outbound::default(),
             relay: Relay::default(),
             held: None,
             pins: Pins::default(),
-            transaction: Transaction::default(),
+            unaudited: Unaudited::default(),
             pipeline_open: false,
             skip_to_sync: false,
             ends_at_flush: false,

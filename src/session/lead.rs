@@ -100,10 +100,11 @@ impl Session {
     fn route(&self, survey: &Survey, tried: Tried) -> (Route, bool) {
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
+        let serializable = self.settings.is_serializable();
         let request = Request {
-            class: survey.class,
+            class: if serializable { Class::Write } else { survey.class },
             hint: survey.hint,
-            begins_read_only: survey.begins.is_some_and(|begin| begin.read_only),
+            begins_read_only: !serializable && survey.begins.is_some_and(|begin| begin.read_only),
             stay: self.stay(),
             split: settings.split && self.mode == PoolMode::Transaction,
             rescued: tried.rescued,
@@ -201,23 +202,22 @@ impl Session {
         let skipped = self.ledger.is_skipping();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
         self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
-        if let Err(error) = self.write_batch(task) {
+        // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
+        let is_harmless = task.may_rerun && tried.on_fresh_replica;
+        let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
+        if let Err(error) = written.and_then(|()| self.write_batch(task)) {
             self.take_back_unsent();
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
         let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
-        if let Some(error) = watch.sync_error.take() {
-            self.abandon_held();
-            return Err(Ended::Farewell(error));
-        }
         match outcome {
             Outcome::Settled => {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
-                self.settle(&survey, &mut watch, reason)?;
+                self.settle(&survey, &mut watch, reason).await?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
@@ -261,7 +261,7 @@ impl Session {
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict => {}
+            Cause::ReadOnly | Cause::Conflict | Cause::Parameters => {}
         }
         self.give_back(held, watch.server_gone);
     }

@@ -105,6 +105,11 @@ impl Ledger {
         self.owed.is_empty()
     }
 
+    /// The server answers something that the client does not see.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Hidden))
+    }
+
     /// True while the server ignores messages until a Sync.
     pub fn is_skipping(&self) -> bool {
         self.skipping

@@ -4,6 +4,7 @@
 //! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
+mod audit;
 mod batch;
 mod buffers;
 pub mod cancel;
@@ -16,6 +17,7 @@ mod outbound;
 mod pins;
 mod relay;
 mod rescue;
+mod settings;
 mod settle;
 mod statements;
 mod survey;
@@ -40,12 +42,12 @@ use self::ledger::Ledger;
 use self::outbound::Outbound;
 use self::pins::Pins;
 use self::relay::Relay;
+use self::settings::{Settings, Unaudited};
 use self::statements::ClientStatements;
 use self::survey::Survey;
 use self::wait::Arrival;
 use self::worker::{Leave, SeatGuard, Worker};
 use crate::backend::Server;
-use crate::backend::params::Params;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Origin;
 use crate::net::stream::Stream;
@@ -107,15 +109,6 @@ struct Lexis {
     safe_encoding: bool,
 }
 
-/// What the transaction under way has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Transaction {
-    /// It has changed the catalog.
-    ddl_seen: bool,
-    /// It has settings of its own.
-    local_settings: bool,
-}
-
 /// A logged-in client.
 struct Session {
     worker: Rc<Worker>,
@@ -126,20 +119,16 @@ struct Session {
     registration: Registration,
     bounds: Bounds,
     mode: PoolMode,
-    /// What the client asked for at login; follows it from server to server.
-    params: Arc<Params>,
-    /// Those of them that a statement's meaning may depend on.
-    meaning: Arc<Params>,
+    settings: Settings,
     client: Client,
     collector: Collector,
-    lexis: Lexis,
     statements: ClientStatements,
     ledger: Ledger,
     out: Outbound,
     relay: Relay,
     held: Option<Held>,
     pins: Pins,
-    transaction: Transaction,
+    unaudited: Unaudited,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
@@ -188,7 +177,7 @@ impl Session {
     }
 
     fn survey(&mut self, bytes: usize, end: End) -> Result<Survey> {
-        let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis };
+        let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.settings.lexis() };
         Survey::of(&self.client.input[..bytes], end, &self.statements, &mut classify)
     }
 

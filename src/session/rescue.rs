@@ -13,10 +13,12 @@ pub enum Cause {
     Shutdown,
     /// The connection is gone.
     Lost,
+    /// It does not take the session's parameters.
+    Parameters,
 }
 
 impl Cause {
-    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost];
+    pub const ALL: [Self; 5] = [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,6 +26,7 @@ impl Cause {
             Self::Conflict => "recovery_conflict",
             Self::Shutdown => "shutdown",
             Self::Lost => "connection_lost",
+            Self::Parameters => "parameters",
         }
     }
 

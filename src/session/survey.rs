@@ -31,6 +31,8 @@ pub struct Survey {
     pub needs_server: bool,
     /// It defines and describes statements, and runs none.
     pub only_prepares: bool,
+    /// The parameters that it may set or reset.
+    pub settings: Vec<Box<str>>,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
@@ -47,6 +49,7 @@ impl Default for Survey {
             transaction_control: false,
             needs_server: false,
             only_prepares: true,
+            settings: Vec::new(),
             texts: 0,
             named: HashMap::new(),
         }
@@ -153,6 +156,7 @@ impl Survey {
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
         self.effects = self.effects.union(classified.effects);
+        self.settings.extend(classified.settings.iter().cloned());
         self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);

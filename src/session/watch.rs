@@ -2,9 +2,10 @@
 
 use super::relay::Observer;
 use super::rescue::Cause;
+use super::settings::{Setting, Settings};
 use crate::backend::params::Reported;
 use crate::error::{Error, Fault};
-use crate::wire::backend::{ErrorFields, TransactionStatus};
+use crate::wire::backend::{ErrorFields, TransactionStatus, data_row};
 use crate::wire::frontend::tag;
 
 /// What has become of the answer so far.
@@ -34,11 +35,22 @@ enum Intake {
     },
 }
 
+/// State that a command has removed: the wider, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cleared {
+    /// One parameter, or all.
+    Parameters,
+    /// All prepared statements, whatever came after.
+    Statements,
+    /// All that a session has.
+    Everything,
+}
+
 /// What the server says of the session's state there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes {
-    /// All prepared statements are gone, whatever came after.
-    pub deallocated_all: bool,
+    /// The widest that was done.
+    pub cleared: Option<Cleared>,
     /// A parameter that classification depends on may have changed.
     pub parameters: bool,
 }
@@ -55,13 +67,33 @@ pub struct Watch {
     pub server_gone: bool,
     /// What it said, when that was no answer to anything.
     pub farewell: Option<Error>,
-    /// Bringing the server to the session's parameters failed: it must not be used.
-    pub sync_error: Option<Error>,
+    /// The batch is a question of ours.
+    asked: Option<Asked>,
     pub changes: Changes,
     pub received_bytes: u64,
 }
 
+/// What a server answered to a question of ours.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub rows: Vec<Setting>,
+    pub error: Option<Error>,
+}
+
 impl Watch {
+    /// For a question of ours, of which the client sees nothing.
+    pub fn asking() -> Self {
+        Self { asked: Some(Asked::default()), ..Self::default() }
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    pub fn take_asked(&mut self) -> Asked {
+        self.asked.take().unwrap_or_default()
+    }
+
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
     pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
         let (answer, intake) = match (may_rerun, open) {
@@ -136,8 +168,9 @@ impl Watch {
         &'a mut self,
         reported: &'a mut Reported,
         status: &'a mut TransactionStatus,
+        settings: &'a mut Settings,
     ) -> impl Observer + 'a {
-        Observed { watch: self, reported, status }
+        Observed { watch: self, reported, status, settings }
     }
 }
 
@@ -145,6 +178,7 @@ struct Observed<'a> {
     watch: &'a mut Watch,
     reported: &'a mut Reported,
     status: &'a mut TransactionStatus,
+    settings: &'a mut Settings,
 }
 
 impl Observer for Observed<'_> {
@@ -156,9 +190,12 @@ impl Observer for Observed<'_> {
         }
     }
 
-    fn parameter(&mut self, name: &[u8], value: &[u8]) {
+    fn parameter(&mut self, name: &[u8], value: &[u8], visible: bool) {
         self.reported.set(name, value);
         self.watch.changes.parameters = true;
+        if visible {
+            self.settings.told(name, value);
+        }
     }
 
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
@@ -174,16 +211,24 @@ impl Observer for Observed<'_> {
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
-        self.watch.server_gone = true;
-        if fields.is_fatal() {
-            self.watch.refuse(Cause::of(fields));
+        let watch = &mut *self.watch;
+        watch.server_gone |= fields.is_fatal();
+        if let Some(asked) = &mut watch.asked {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            asked.error.get_or_insert(Error::new(Fault::Client, text(&fields.sqlstate), text(fields.message)));
+        } else {
+            // Without the session's parameters the batch means something else there.
+            watch.server_gone = true;
+            watch.refuse(Cause::of(fields).or(Some(Cause::Parameters)));
         }
-        if self.watch.refused().is_some() {
-            return;
+    }
+
+    fn hidden_row(&mut self, body: &[u8]) {
+        let Some(asked) = &mut self.watch.asked else { return };
+        if let Some([Some(name), value]) = data_row(body).as_deref() {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            asked.rows.push((name.into(), value.map(Into::into)));
         }
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
-        self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
     }
 
     fn farewell(&mut self, fields: &ErrorFields<'_>) {
@@ -197,7 +242,13 @@ impl Observer for Observed<'_> {
     }
 
     fn completed(&mut self, tag: &[u8]) {
-        self.watch.changes.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
+        let cleared = match tag {
+            b"RESET" => Cleared::Parameters,
+            b"DEALLOCATE ALL" => Cleared::Statements,
+            b"DISCARD ALL" => Cleared::Everything,
+            _ => return,
+        };
+        self.watch.changes.cleared = self.watch.changes.cleared.max(Some(cleared));
     }
 
     fn showable(&mut self) {

@@ -212,6 +212,25 @@ pub fn command_tag(mut body: &[u8]) -> Option<&[u8]> {
     take_cstr(&mut body)
 }
 
+/// The values of a `DataRow`.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        rest = after;
+        values.push(match usize::try_from(i32::from_be_bytes(*length)) {
+            Err(_) => None,
+            Ok(length) => {
+                let (value, after) = rest.split_at_checked(length)?;
+                rest = after;
+                Some(value)
+            }
+        });
+    }
+    Some(values)
+}
+
 /// The transaction status in a ReadyForQuery.
 pub fn ready_status(body: &[u8]) -> Option<TransactionStatus> {
     match body {
