@@ -35,14 +35,15 @@ enum About {
 }
 
 impl Plan {
-    fn of(effects: Effects, pins: Pins) -> Self {
+    fn of(effects: Effects, are_named: bool, pins: Pins) -> Self {
         // What goes back to a default is no longer set, which only the list of all tells.
         const ALL: Effects =
             Effects::HIDDEN.union(Effects::SET_UNNAMED).union(Effects::CLEAR_SET).union(Effects::RESET);
         let settings = match effects {
             _ if effects.intersects(ALL) => About::All,
-            _ if effects.intersects(Effects::SET) => About::Named,
-            _ => About::Nothing,
+            _ if !effects.intersects(Effects::SET) => About::Nothing,
+            _ if are_named => About::Named,
+            _ => About::All,
         };
         Self { settings, pins: pins.doubtful(effects) }
     }
@@ -67,7 +68,7 @@ impl Session {
         if effects.intersects(Effects::DDL) {
             self.facts.request_refresh();
         }
-        let plan = Plan::of(effects, self.pins);
+        let plan = Plan::of(effects, !self.unaudited.names().is_empty(), self.pins);
         if self.mode == PoolMode::Session {
             // It keeps its server anyway; what there is need not be known, only that there may be something.
             let has_own = plan.asks() || effects.intersects(Effects::LASTING);
@@ -304,7 +305,7 @@ mod tests {
             (E::CLEAR_TEMP, Pins::default(), About::Nothing, Pins::default()),
             (E::CLEAR_TEMP | E::SET, temp, About::Named, temp),
         ] {
-            assert_eq!(Plan::of(effects, pins), Plan { settings, pins: asked }, "{effects}");
+            assert_eq!(Plan::of(effects, true, pins), Plan { settings, pins: asked }, "{effects}");
         }
     }
 }
