@@ -59,6 +59,8 @@ pub struct Exchange<'a> {
     pub bounds: Bounds,
     pub client_buffers: &'a Buffers,
     pub server_buffers: &'a Buffers,
+    /// The server is the client's alone.
+    pub verbatim: bool,
     pub interner: &'a Statements,
     pub settings: &'a mut Settings,
     /// What is prepared now means what it does to nobody else.
@@ -292,6 +294,8 @@ impl Exchange<'_> {
     fn translator(&mut self) -> Translator<'_> {
         let server = &mut *self.held.lease;
         Translator {
+            verbatim: self.verbatim,
+            names_in_sql: self.survey.names_in_sql,
             interner: self.interner,
             meaning: self.settings.meaning(),
             apart: self.apart,

@@ -202,10 +202,15 @@ impl Session {
         let skipped = self.ledger.is_skipping();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
         self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
+        self.ends_at_flush &= self.mode != PoolMode::Session;
         // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
         let is_harmless = task.may_rerun && tried.on_fresh_replica;
         let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
-        if let Err(error) = written.and_then(|()| self.write_batch(task)) {
+        let prepared = match written {
+            Ok(()) => self.bring_named_in_sql(&task.survey).await?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared.and_then(|()| self.write_batch(task)) {
             self.take_back_unsent();
             return Ok(Err(error));
         }

@@ -22,6 +22,7 @@ mod settle;
 mod statements;
 mod survey;
 mod translate;
+mod unseen;
 mod wait;
 mod watch;
 pub mod worker;

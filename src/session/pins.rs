@@ -30,7 +30,11 @@ const RULES: [Rule; 7] = [
         pin: Pin::Prepare,
         set: Effects::PREPARE,
         clear: Effects::CLEAR_PREPARE,
-        holds: Some("EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql)"),
+        // Those with a name of ours follow their client.
+        holds: Some(
+            "EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() \
+             WHERE from_sql AND NOT pg_catalog.starts_with(name, 'causeway_'))",
+        ),
     },
     Rule {
         pin: Pin::Listen,

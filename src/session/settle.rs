@@ -40,6 +40,8 @@ impl Session {
             }
         }
         let mut translator = Translator {
+            verbatim: self.mode == PoolMode::Session,
+            names_in_sql: task.survey.names_in_sql,
             interner: &self.worker.shared.statements,
             meaning: self.settings.meaning(),
             apart,
@@ -95,6 +97,7 @@ impl Session {
             bounds: self.bounds,
             client_buffers: &self.worker.client_buffers,
             server_buffers: &self.worker.server_buffers,
+            verbatim: self.mode == PoolMode::Session,
             interner: &self.worker.shared.statements,
             settings: &mut self.settings,
             apart,
@@ -150,6 +153,7 @@ impl Session {
             self.held.iter_mut().for_each(|held| held.lease.prepared.clear());
             self.statements.clear();
         }
+        self.forget_deallocated(survey, watch);
         if watch.server_gone {
             return self.part_from_server(watch);
         }
@@ -170,6 +174,20 @@ impl Session {
             Some(farewell) if kept => Err(Ended::Farewell(farewell)),
             None if kept => Err(Ended::ByServer),
             _ => Ok(()),
+        }
+    }
+
+    /// What the client has deallocated by SQL.
+    fn forget_deallocated(&mut self, survey: &Survey, watch: &Watch) {
+        let Some(held) = &mut self.held else { return };
+        for name in &survey.deallocated {
+            let Some(statement) = self.statements.get(name) else { continue };
+            held.lease.prepared.forget(statement);
+            // Behind an error nobody knows whether the server has it still, and under which name it is safe to prepare.
+            held.lease.tainted |= watch.error.is_some();
+            if watch.error.is_none() {
+                self.statements.close(name);
+            }
         }
     }
 
@@ -242,7 +260,8 @@ impl Session {
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
     pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
-        held.lease.tainted |= !self.pins.is_empty() || !self.unaudited.is_empty();
+        let has_own = !self.pins.is_empty() || !self.unaudited.is_empty();
+        held.lease.tainted |= has_own || self.mode == PoolMode::Session;
         let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);

@@ -6,8 +6,9 @@ use hashbrown::HashMap;
 
 use super::batch::End;
 use super::statements::ClientStatements;
+use crate::backend::prepared::Statement;
 use crate::error::Result;
-use crate::sql::{Begin, Class, Classified, Effects, Hint};
+use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Verb, prepared_text};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Parse, Target, query, tag};
 
@@ -33,6 +34,12 @@ pub struct Survey {
     pub only_prepares: bool,
     /// The parameters that it may set or reset.
     pub settings: Vec<Box<str>>,
+    /// Some text is one PREPARE, EXECUTE or DEALLOCATE.
+    pub names_in_sql: bool,
+    /// Statements that the server must have, because the batch names them in SQL or they are SQL's.
+    pub named_in_sql: Vec<Box<[u8]>>,
+    /// Of them, those that it deallocates.
+    pub deallocated: Vec<Box<[u8]>>,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
@@ -50,6 +57,9 @@ impl Default for Survey {
             needs_server: false,
             only_prepares: true,
             settings: Vec::new(),
+            names_in_sql: false,
+            named_in_sql: Vec::new(),
+            deallocated: Vec::new(),
             texts: 0,
             named: HashMap::new(),
         }
@@ -90,12 +100,22 @@ impl Survey {
         self.only_prepares &= matches!(message, tag::PARSE | tag::DESCRIBE | tag::CLOSE | tag::FLUSH | tag::SYNC);
         self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
         match message {
-            tag::QUERY => self.run(&classify.classify(query(body)?)),
+            tag::QUERY => {
+                let text = query(body)?;
+                let classified = classify.classify(text);
+                match &classified.by_name {
+                    Some(named) => self.run_by_name(text, &classified, named, statements, classify),
+                    None => self.run(&classified),
+                }
+            }
             tag::FUNCTION_CALL => self.write(),
             tag::PARSE => {
                 let parse = Parse::read(body)?;
                 let classified = classify.classify(parse.text);
                 self.mention(&classified);
+                if let Some(named) = &classified.by_name {
+                    self.name_in_sql(named, statements);
+                }
                 self.named.insert(parse.name.into(), Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
@@ -117,7 +137,47 @@ impl Survey {
         self.named.clear();
     }
 
+    /// A Query that is one PREPARE, EXECUTE or DEALLOCATE.
+    fn run_by_name(
+        &mut self,
+        text: &[u8],
+        own: &Classified,
+        named: &ByName,
+        statements: &ClientStatements,
+        classify: &mut impl Classify,
+    ) {
+        self.name_in_sql(named, statements);
+        let executed = statements.get(&named.name).filter(|_| named.verb == Verb::Execute);
+        match executed.and_then(|statement| classified(statement, classify)) {
+            // Its arguments are simple: nothing in them is called.
+            Some(inner) if memchr::memchr_iter(b'(', text).count() <= 1 => self.run(&inner),
+            Some(inner) => {
+                self.run(own);
+                self.effects = self.effects.union(inner.effects);
+            }
+            None => self.run(own),
+        }
+        // Such a statement follows the client.
+        if named.verb == Verb::Prepare || statements.get(&named.name).is_some() {
+            self.effects = self.effects.without(Effects::PREPARE.union(Effects::CLEAR_PREPARE));
+        }
+    }
+
+    fn name_in_sql(&mut self, named: &ByName, statements: &ClientStatements) {
+        self.names_in_sql = true;
+        if statements.get(&named.name).is_none() {
+            return;
+        }
+        match named.verb {
+            Verb::Prepare => return,
+            Verb::Execute => {}
+            Verb::Deallocate => self.deallocated.push(named.name.clone()),
+        }
+        self.named_in_sql.push(named.name.clone());
+    }
+
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
+        self.note_sql(name, statements);
         match self.find(name, statements, classify) {
             Some(classified) => self.run(&classified),
             // Perhaps one of SQL's PREPARE: only a pinned server knows.
@@ -125,7 +185,15 @@ impl Survey {
         }
     }
 
+    /// A message that names a statement made with SQL.
+    fn note_sql(&mut self, name: &[u8], statements: &ClientStatements) {
+        if statements.get(name).is_some_and(|statement| statement.is_sql()) {
+            self.named_in_sql.push(name.into());
+        }
+    }
+
     fn describe(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
+        self.note_sql(name, statements);
         match self.find(name, statements, classify) {
             Some(classified) => self.mention(&classified),
             None => self.write(),
@@ -142,7 +210,7 @@ impl Survey {
             return here.clone();
         }
         if !name.is_empty() {
-            return statements.get(name).map(|statement| classify.classify(statement.text()));
+            return statements.get(name).and_then(|statement| classified(statement, classify));
         }
         statements.unnamed().map(|parse| classify.classify(parse.text))
     }
@@ -167,4 +235,10 @@ impl Survey {
     fn write(&mut self) {
         self.class = Class::Write;
     }
+}
+
+/// What running a prepared statement does.
+fn classified(statement: &Statement, classify: &mut impl Classify) -> Option<Arc<Classified>> {
+    let text = if statement.is_sql() { prepared_text(statement.text())? } else { statement.text() };
+    Some(classify.classify(text))
 }
