@@ -10,6 +10,8 @@
 //! in the session; `currval` and `lastval`, which answer for one server: they go to the primary, and are right as
 //! long as the session kept its server since `nextval`.
 
+mod by_name;
+mod change;
 mod classify;
 mod control;
 mod effects;
@@ -21,12 +23,14 @@ mod lexer;
 mod memo;
 mod opaque;
 mod query;
+mod setting;
 mod statement;
 mod veto;
 
 #[cfg(test)]
 mod tests;
 
+pub use by_name::{prepared_text, rename};
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
 pub use explain::explain;

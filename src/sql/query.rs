@@ -1,10 +1,11 @@
 //! What a query contains that a replica must not get: data-modifying parts, row locks, calls, and names.
 
+use super::change::Change;
 use super::facts::{CatalogFacts, Verdict};
 use super::keyword::Keyword as K;
 use super::lexer::Kind;
 use super::statement::{Finding, Statement};
-use super::{Class, Effects, Rule};
+use super::{Class, Effects, Rule, setting};
 
 /// Judges a statement that looks like a query: a read, unless something in it is worse.
 pub(super) fn judge(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
@@ -60,7 +61,7 @@ fn clause(statement: &Statement<'_>, at: usize, finding: &mut Finding) {
     let name = if rule == Rule::DataModifying { statement.name(at) } else { b"" };
     finding.worsen(Class::Write, rule, name);
     if rule == Rule::SelectInto && matches!(next, K::Temp | K::Local | K::Global) {
-        finding.effects = finding.effects | Effects::TEMP;
+        finding.change.add(Effects::TEMP);
     }
 }
 
@@ -86,7 +87,7 @@ fn call(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mu
         Some(Verdict::Harmless) => {}
         Some(verdict) => {
             finding.worsen(verdict.class(), verdict.rule(), name);
-            finding.effects = finding.effects | effects_of_call(statement, at);
+            call_changes(statement, at, &mut finding.change);
         }
         None if statement.keyword(at).is_no_call() => {}
         None if facts.is_loaded() && may_be_alias(statement, at) => {}
@@ -126,38 +127,35 @@ fn is_table_expression(statement: &Statement<'_>, at: usize) -> bool {
             || matches!(verb, K::Select | K::Values | K::Table | K::With | K::Insert | K::Update | K::Delete))
 }
 
-/// What calling a function that is not harmless leaves in the session.
-pub(super) fn effects_of_call(statement: &Statement<'_>, at: usize) -> Effects {
-    match statement.name(at) {
-        b"set_config" if is_local_setting(statement, at) => Effects::LOCAL,
-        b"set_config" | b"set_limit" => Effects::SET,
-        b"setseed" => Effects::SET | Effects::SESSION,
+/// What calling one of PostgreSQL's functions, or of an extension that comes with it, leaves in the session.
+pub(super) fn call_changes(statement: &Statement<'_>, at: usize, change: &mut Change) {
+    let effects = match statement.name(at) {
+        b"set_config" => return setting::set_config(statement, at, change),
+        b"set_limit" => {
+            change.name_setting(b"pg_trgm.similarity_threshold");
+            Effects::SET
+        }
+        b"setseed" => Effects::SESSION,
+        b"nextval" | b"setval" => Effects::SEQUENCE,
+        b"currval" | b"lastval" => Effects::CURRVAL,
         b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {
             Effects::ADVISORY_LOCK
         }
-        b"pg_advisory_unlock_all" => Effects::CLEAR_ADVISORY_LOCK,
-        b"pg_replication_origin_session_setup" => Effects::SESSION,
+        name if name.starts_with(b"pg_advisory_unlock") => Effects::CLEAR_ADVISORY_LOCK,
+        name if name.starts_with(b"pg_replication_origin_session_") => Effects::SESSION,
         name if name.starts_with(b"dblink_connect") => Effects::SESSION,
+        name if runs_text(name) => Effects::HIDDEN,
         _ => Effects::NONE,
-    }
+    };
+    change.add(effects);
 }
 
-/// `set_config(name, value, true)` with the keyword, at most as a cast could not make it anything else.
-fn is_local_setting(statement: &Statement<'_>, at: usize) -> bool {
-    let Some(close) = statement.closing_nearby(at + 1) else {
-        return false;
-    };
-    let mut depth = 0_usize;
-    let mut commas = 0_usize;
-    for at in at + 2..close {
-        match statement.kind(at) {
-            Some(Kind::Open | Kind::OpenBracket) => depth += 1,
-            Some(Kind::Close | Kind::CloseBracket) => depth = depth.saturating_sub(1),
-            Some(Kind::Comma) if depth == 0 => commas += 1,
-            _ => {}
-        }
-    }
-    commas == 2 && statement.keyword(close - 1) == K::True && statement.is(close - 2, Kind::Comma)
+/// Functions that run SQL which they are given as text, or the name of a relation or a cursor.
+fn runs_text(name: &[u8]) -> bool {
+    name.ends_with(b"_to_xml")
+        || name.ends_with(b"_to_xml_and_xmlschema")
+        || name.starts_with(b"crosstab")
+        || matches!(name, b"ts_stat" | b"ts_rewrite" | b"connectby")
 }
 
 /// Relations, types and operators by their names.
@@ -184,7 +182,7 @@ fn temporary(statement: &Statement<'_>, at: usize, finding: &mut Finding) {
     let name = statement.name(at);
     if name.starts_with(b"pg_temp") && statement.is(at + 1, Kind::Dot) {
         finding.worsen(Class::Write, Rule::TempRelation, name);
-        finding.effects = finding.effects | Effects::TEMP;
+        finding.change.add(Effects::TEMP);
     }
 }
 

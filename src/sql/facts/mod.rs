@@ -185,7 +185,7 @@ impl CatalogFacts {
 }
 
 /// PostgreSQL keeps 63 bytes of a name, cut at a character.
-fn as_stored(name: &[u8]) -> &[u8] {
+pub(super) fn as_stored(name: &[u8]) -> &[u8] {
     const NAME_BYTES: usize = 63;
     if name.len() <= NAME_BYTES {
         return name;

@@ -128,7 +128,7 @@ fn explain_says_class_reason_and_each_statement() {
         "class:       write",
         "why:         calls a function that writes or needs the primary: nextval",
         "rule:        writing_function",
-        "effects:     set",
+        "effects:     set, sequence",
         "hint:        none",
     ];
     assert_eq!(lines[..5], expected);
@@ -137,7 +137,7 @@ fn explain_says_class_reason_and_each_statement() {
         lines[6..],
         [
             "statement 1: SELECT: read, reads only, effects none",
-            "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects none",
+            "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects sequence",
             "statement 3: SET: write, changes or uses the session's state: set, effects set",
         ]
     );
