@@ -295,7 +295,7 @@ impl Exchange<'_> {
         let server = &mut *self.held.lease;
         Translator {
             verbatim: self.verbatim,
-            names_in_sql: self.survey.names_in_sql,
+            names_in_sql: self.survey.in_sql.is_some(),
             interner: self.interner,
             meaning: self.settings.meaning(),
             apart: self.apart,

@@ -41,7 +41,7 @@ impl Session {
         }
         let mut translator = Translator {
             verbatim: self.mode == PoolMode::Session,
-            names_in_sql: task.survey.names_in_sql,
+            names_in_sql: task.survey.in_sql.is_some(),
             interner: &self.worker.shared.statements,
             meaning: self.settings.meaning(),
             apart,
@@ -180,7 +180,7 @@ impl Session {
     /// What the client has deallocated by SQL.
     fn forget_deallocated(&mut self, survey: &Survey, watch: &Watch) {
         let Some(held) = &mut self.held else { return };
-        for name in &survey.deallocated {
+        for name in survey.in_sql.iter().flat_map(|in_sql| &in_sql.deallocated) {
             let Some(statement) = self.statements.get(name) else { continue };
             held.lease.prepared.forget(statement);
             // Behind an error nobody knows whether the server has it still, and under which name it is safe to prepare.

@@ -34,15 +34,20 @@ pub struct Survey {
     pub only_prepares: bool,
     /// The parameters that it may set or reset.
     pub settings: Vec<Box<str>>,
-    /// Some text is one PREPARE, EXECUTE or DEALLOCATE.
-    pub names_in_sql: bool,
-    /// Statements that the server must have, because the batch names them in SQL or they are SQL's.
-    pub named_in_sql: Vec<Box<[u8]>>,
-    /// Of them, those that it deallocates.
-    pub deallocated: Vec<Box<[u8]>>,
+    /// Some text is one PREPARE, EXECUTE or DEALLOCATE, or some statement was made so.
+    pub in_sql: Option<Box<InSql>>,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
+}
+
+/// What a batch says in SQL of prepared statements that the client has.
+#[derive(Clone, Debug, Default)]
+pub struct InSql {
+    /// Those that the server must have.
+    pub needed: Vec<Box<[u8]>>,
+    /// Of them, those that it deallocates.
+    pub deallocated: Vec<Box<[u8]>>,
 }
 
 impl Default for Survey {
@@ -57,9 +62,7 @@ impl Default for Survey {
             needs_server: false,
             only_prepares: true,
             settings: Vec::new(),
-            names_in_sql: false,
-            named_in_sql: Vec::new(),
-            deallocated: Vec::new(),
+            in_sql: None,
             texts: 0,
             named: HashMap::new(),
         }
@@ -164,16 +167,16 @@ impl Survey {
     }
 
     fn name_in_sql(&mut self, named: &ByName, statements: &ClientStatements) {
-        self.names_in_sql = true;
+        let in_sql = self.in_sql.get_or_insert_default();
         if statements.get(&named.name).is_none() {
             return;
         }
         match named.verb {
             Verb::Prepare => return,
             Verb::Execute => {}
-            Verb::Deallocate => self.deallocated.push(named.name.clone()),
+            Verb::Deallocate => in_sql.deallocated.push(named.name.clone()),
         }
-        self.named_in_sql.push(named.name.clone());
+        in_sql.needed.push(named.name.clone());
     }
 
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
@@ -188,7 +191,7 @@ impl Survey {
     /// A message that names a statement made with SQL.
     fn note_sql(&mut self, name: &[u8], statements: &ClientStatements) {
         if statements.get(name).is_some_and(|statement| statement.is_sql()) {
-            self.named_in_sql.push(name.into());
+            self.in_sql.get_or_insert_default().needed.push(name.into());
         }
     }
 

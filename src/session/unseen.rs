@@ -40,7 +40,7 @@ impl Session {
 
     /// Makes sure that the server has the statements that the batch names in SQL. The inner error: it cannot have one.
     pub(super) async fn bring_named_in_sql(&mut self, survey: &Survey) -> Result<Result<()>, Ended> {
-        for name in &survey.named_in_sql {
+        for name in survey.in_sql.iter().flat_map(|in_sql| &in_sql.needed) {
             let Some(statement) = self.statements.get(name).cloned() else { continue };
             let Some(held) = &mut self.held else { return Ok(Ok(())) };
             let cannot = held.lease.status == TransactionStatus::Failed || self.pipeline_open;

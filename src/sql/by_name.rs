@@ -26,6 +26,12 @@ pub(super) fn by_name(statement: &Statement<'_>) -> Option<ByName> {
     Some(ByName { verb, name: as_stored(statement.name(at)).into() })
 }
 
+/// What a text that is exactly one PREPARE, EXECUTE or DEALLOCATE names.
+pub fn named(text: &[u8]) -> Option<ByName> {
+    let mut scanned = Tokens::default();
+    by_name(&only_statement(text, &mut scanned)?)
+}
+
 /// The tokens of the only statement of a text.
 fn only_statement<'a>(text: &'a [u8], scanned: &'a mut Tokens) -> Option<Statement<'a>> {
     scan(text, true, scanned).ok()?;

@@ -30,7 +30,7 @@ mod veto;
 #[cfg(test)]
 mod tests;
 
-pub use by_name::{prepared_text, rename};
+pub use by_name::{named, prepared_text, rename};
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
 pub use explain::explain;

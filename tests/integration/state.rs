@@ -29,7 +29,7 @@ const PINS: &[(&str, &str, &str, &[&str])] = &[
         "SELECT * FROM tmp",
         &["DROP TABLE tmp", "DISCARD TEMP", "DISCARD ALL"],
     ),
-    ("prepare", "PREPARE p AS SELECT 42; SELECT 1", "EXECUTE p", &["DEALLOCATE p", "DEALLOCATE ALL", "DISCARD ALL"]),
+    ("prepare", "PREPARE U&\"p\" AS SELECT 42", "EXECUTE p", &["DEALLOCATE p", "DEALLOCATE ALL", "DISCARD ALL"]),
     (
         "hold_cursor",
         "DECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 42",
