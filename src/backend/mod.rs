@@ -34,6 +34,8 @@ pub struct Server {
     pub prepared: Prepared,
     /// It holds state that the next client must not see: it must be cleaned before it is lent again.
     pub tainted: bool,
+    /// The session for which `currval` and `lastval` answer here; 0: nobody's.
+    pub sequences_of: u64,
     /// The parameters that it was brought to.
     applied: Arc<Params>,
     cancel: Arc<CancelTarget>,
@@ -95,6 +97,7 @@ impl Server {
         self.prepared.clear();
         self.applied = Arc::default();
         self.tainted = false;
+        self.sequences_of = 0;
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! and a pin is over when its reason is. A session that only reads and writes is never asked about.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::pins::{Pin, Pins};
 use super::settings::{Setting, Settings};
@@ -61,6 +63,7 @@ impl Session {
         // Before its transaction has committed, a change could not be found.
         if effects.intersects(Effects::DDL) {
             self.facts.request_refresh();
+            self.ddl_at = Some(Instant::now());
         }
         let plan = Plan::of(effects, !self.unaudited.names().is_empty(), self.pins);
         if self.mode == PoolMode::Session {
@@ -71,6 +74,9 @@ impl Session {
             return Ok(());
         }
         self.pin(Pins::untold(effects));
+        if effects.intersects(Effects::SEQUENCE) && self.facts.uses_currval.load(Relaxed) {
+            self.pin(Pins::default().with(Pin::Sequence));
+        }
         if plan.asks() {
             // On the heap, as all questions are: an idle session should be small.
             Box::pin(self.carry_out(plan)).await?;

@@ -302,6 +302,7 @@ impl Admitted {
             held: None,
             pins: Pins::default(),
             unaudited: Unaudited::default(),
+            ddl_at: None,
             pipeline_open: false,
             skip_to_sync: false,
             ends_at_flush: false,

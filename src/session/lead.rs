@@ -83,7 +83,7 @@ impl Session {
                 tried.on_fresh_replica = false;
                 self.check_lasting_effects(&task.survey).map(|()| Some(reason))
             }
-            Route::To(node, reason) => match self.obtain(node, on_replica).await {
+            Route::To(node, reason) => match self.obtain(node, on_replica, task.survey.effects).await {
                 Ok(()) => {
                     tried.on_fresh_replica = on_replica;
                     Ok(Some(reason))
@@ -101,8 +101,11 @@ impl Session {
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();
+        // Of what it has just made, the session's reads must know what it is, and find it where they go.
+        let unknown = self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at));
+        let behind = self.ddl_at.into_iter().flat_map(|at| view.not_covering(at));
         let request = Request {
-            class: if serializable { Class::Write } else { survey.class },
+            class: if serializable || unknown { Class::Write } else { survey.class },
             hint: survey.hint,
             begins_read_only: !serializable && survey.begins.is_some_and(|begin| begin.read_only),
             stay: self.stay(),
@@ -110,7 +113,7 @@ impl Session {
             rescued: tried.rescued,
             fallback: settings.fallback,
             last_replica: self.last_replica,
-            avoid: tried.avoid,
+            avoid: behind.fold(tried.avoid, NodeSet::with),
         };
         let route = route(&request, &view, self.worker.now(), |below| fastrand::usize(..below));
         let on_replica = matches!(route, Route::To(node, _) if view.primary != Some(node));
@@ -165,8 +168,8 @@ impl Session {
         ))
     }
 
-    async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
-        let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
+    async fn obtain(&mut self, node: NodeId, on_replica: bool, effects: Effects) -> Result<()> {
+        let lease = match self.attempt(node, effects) {
             Attempt::Server(lease) => lease,
             // On the heap, because connecting needs much more state than an idle session should carry.
             attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
@@ -176,6 +179,22 @@ impl Session {
         }
         self.held = Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false });
         Ok(())
+    }
+
+    /// A session finds its sequences where it left them, and leaves those of others alone, as far as servers go.
+    fn attempt(&self, node: NodeId, effects: Effects) -> Attempt<Server> {
+        let (pool, worker, session) = (&self.pools.pools()[node.index()], self.worker.id, self.registration.session);
+        if effects.intersects(Effects::CURRVAL) {
+            pool.attempt_fitting(worker, false, |server| server.sequences_of == session)
+        } else if effects.intersects(Effects::SEQUENCE) {
+            pool.attempt_fitting(
+                worker,
+                true,
+                |server| matches!(server.sequences_of, owner if owner == 0 || owner == session),
+            )
+        } else {
+            pool.attempt(worker)
+        }
     }
 
     /// Waits for a server to be connected or to become free.
@@ -254,19 +273,16 @@ impl Session {
         let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
-        if cause.is_the_statements() {
-            tried.rescued = true;
-            if let Some(fingerprint) = survey.fingerprint {
-                let memory = self.worker.shared.config.routing.rescue_memory;
-                self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
-            }
-        } else {
-            tried.avoid = tried.avoid.with(held.node);
+        if let Some(fingerprint) = survey.fingerprint.filter(|_| cause.is_the_statements()) {
+            let memory = self.worker.shared.config.routing.rescue_memory;
+            self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
         }
+        tried.rescued |= cause.needs_primary();
+        tried.avoid = tried.avoid.with(held.node);
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict | Cause::Parameters => {}
+            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing => {}
         }
         self.give_back(held, watch.server_gone);
     }

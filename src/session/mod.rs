@@ -30,7 +30,7 @@ pub mod worker;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
@@ -130,6 +130,8 @@ struct Session {
     held: Option<Held>,
     pins: Pins,
     unaudited: Unaudited,
+    /// When the client had the answer to the last statement that may have changed the catalog.
+    ddl_at: Option<Instant>,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.

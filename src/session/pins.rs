@@ -12,6 +12,7 @@ pub enum Pin {
     HoldCursor,
     AdvisoryLock,
     Session,
+    Sequence,
 }
 
 /// A pin: the effects that may set and clear it, and how to ask the server whether there is a reason for it.
@@ -24,7 +25,7 @@ struct Rule {
 }
 
 /// PostgreSQL's own objects only, by their full names, for a session's `search_path` may say anything.
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule { pin: Pin::Set, set: Effects::SET_UNNAMED, clear: Effects::NONE, holds: None },
     Rule {
         pin: Pin::Prepare,
@@ -69,11 +70,21 @@ const RULES: [Rule; 7] = [
         ),
     },
     Rule { pin: Pin::Session, set: Effects::SESSION, clear: Effects::NONE, holds: None },
+    // Only in a database where somebody asks for them.
+    Rule { pin: Pin::Sequence, set: Effects::NONE, clear: Effects::NONE, holds: None },
 ];
 
 impl Pin {
-    pub const ALL: [Self; 7] =
-        [Self::Set, Self::Prepare, Self::Listen, Self::Temp, Self::HoldCursor, Self::AdvisoryLock, Self::Session];
+    pub const ALL: [Self; 8] = [
+        Self::Set,
+        Self::Prepare,
+        Self::Listen,
+        Self::Temp,
+        Self::HoldCursor,
+        Self::AdvisoryLock,
+        Self::Session,
+        Self::Sequence,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,6 +95,7 @@ impl Pin {
             Self::HoldCursor => "hold_cursor",
             Self::AdvisoryLock => "advisory_lock",
             Self::Session => "session_state",
+            Self::Sequence => "sequence",
         }
     }
 

@@ -15,10 +15,13 @@ pub enum Cause {
     Lost,
     /// It does not take the session's parameters.
     Parameters,
+    /// It has no object of that name: perhaps it has not replayed yet what made it.
+    Missing,
 }
 
 impl Cause {
-    pub const ALL: [Self; 5] = [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters];
+    pub const ALL: [Self; 6] =
+        [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters, Self::Missing];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -27,6 +30,7 @@ impl Cause {
             Self::Shutdown => "shutdown",
             Self::Lost => "connection_lost",
             Self::Parameters => "parameters",
+            Self::Missing => "missing_object",
         }
     }
 
@@ -41,6 +45,8 @@ impl Cause {
             b"55000" | b"XX000" if says("recovery") => Some(Self::ReadOnly),
             b"40001" | b"40P01" | b"57P04" if says("conflict with recovery") => Some(Self::Conflict),
             b"57P01" | b"57P02" | b"57P03" => Some(Self::Shutdown),
+            // Of a table, column, function, type or other object, or schema.
+            b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" => Some(Self::Missing),
             _ => None,
         }
     }
@@ -48,6 +54,11 @@ impl Cause {
     /// The statement's shape is to blame: it would be refused again.
     pub fn is_the_statements(self) -> bool {
         self == Self::ReadOnly
+    }
+
+    /// Only the primary knows better.
+    pub fn needs_primary(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::Missing)
     }
 }
 
@@ -57,7 +68,7 @@ mod tests {
 
     #[test]
     fn causes_follow_what_a_standby_answers() {
-        use Cause::{Conflict, ReadOnly, Shutdown};
+        use Cause::{Conflict, Missing, ReadOnly, Shutdown};
         for (sqlstate, message, cause) in [
             (b"25006", "cannot execute nextval() in a read-only transaction", Some(ReadOnly)),
             (b"25006", "cannot execute LISTEN during recovery", Some(ReadOnly)),
@@ -73,7 +84,8 @@ mod tests {
             (b"40001", "could not serialize access due to concurrent update", None),
             (b"57P01", "terminating connection due to administrator command", Some(Shutdown)),
             (b"57014", "canceling statement due to user request", None),
-            (b"42P01", "relation \"t\" does not exist", None),
+            (b"42P01", "relation \"t\" does not exist", Some(Missing)),
+            (b"42601", "syntax error at or near \"x\"", None),
         ] {
             let fields = ErrorFields {
                 severity: b"ERROR",

@@ -1,6 +1,7 @@
 //! A batch written to its server, exchanged, and its outcome taken back into the session.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
@@ -19,7 +20,7 @@ use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
-use crate::wire::frontend::tag;
+use crate::wire::frontend::{put_query, tag};
 
 impl Session {
     /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
@@ -35,6 +36,16 @@ impl Session {
         if server.status == TransactionStatus::Idle && !self.pipeline_open {
             let queries = server.put_sync(self.settings.current(), self.out.stage(&self.client.input));
             for _ in 0..queries {
+                self.ledger.push(Owed::Hidden);
+                held.unnamed_here = false;
+            }
+        }
+        let uses_sequences = task.survey.effects.intersects(Effects::SEQUENCE | Effects::CURRVAL);
+        if uses_sequences && server.status != TransactionStatus::Failed && !self.pipeline_open {
+            let owner = std::mem::replace(&mut server.sequences_of, self.registration.session);
+            if owner != 0 && owner != self.registration.session {
+                // An error, where PostgreSQL would give one, rather than another session's value.
+                put_query(self.out.stage(&self.client.input), b"DISCARD SEQUENCES");
                 self.ledger.push(Owed::Hidden);
                 held.unnamed_here = false;
             }
@@ -192,6 +203,9 @@ impl Session {
     }
 
     async fn take_effects(&mut self, survey: &Survey, ending: Ending, watch: &Watch) -> Result<(), Ended> {
+        if survey.effects.intersects(Effects::CURRVAL) {
+            self.facts.uses_currval.store(true, Relaxed);
+        }
         let effects = ending.leaves(survey.effects);
         let nothing_else = Effects::LASTING | Effects::SET | Effects::HIDDEN;
         let alone = self.unaudited.is_empty() && !survey.transaction_control && !effects.intersects(nothing_else);
