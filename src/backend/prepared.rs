@@ -81,6 +81,18 @@ impl Statements {
         statement
     }
 
+    /// Nobody gets it any more who does not have it.
+    pub fn retire(&self, statement: &Arc<Statement>) {
+        self.known.lock().retain(|_, known| known.as_ptr() != Arc::as_ptr(statement));
+    }
+
+    /// The statement that takes the place of one that has become useless.
+    pub fn renew(&self, statement: &Arc<Statement>, params: &Arc<Params>) -> Arc<Statement> {
+        self.retire(statement);
+        let types = statement.types.as_deref().unwrap_or_default();
+        self.intern(&Parse { name: b"", text: &statement.text, types }, params)
+    }
+
     /// A statement that nobody else gets.
     pub fn own(&self, parse: &Parse<'_>) -> Arc<Statement> {
         let (id, name) = self.next_name();

@@ -165,7 +165,7 @@ impl Exchange<'_> {
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        self.watch.show(self.relay.pending_bytes() > HELD_BACK_BYTES);
+        self.watch.show(self.is_settled() || self.relay.pending_bytes() > HELD_BACK_BYTES);
         if self.watch.holds_back() {
             return Ok(Poll::Ready(()));
         }

@@ -7,8 +7,8 @@ use bytes::Buf;
 use super::batch::End;
 use super::exchange::Outcome;
 use super::rescue::Cause;
-use super::survey::Survey;
-use super::watch::Watch;
+use super::survey::{Survey, Work};
+use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
 use crate::config::Fallback;
@@ -18,20 +18,25 @@ use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
 use crate::sql::{Class, Effects};
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::{Bind, Target, tag};
 
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
     pub bytes: usize,
     pub end: End,
     pub survey: Survey,
-    /// Run twice, it does no harm, and its bytes are here until it is done.
-    may_rerun: bool,
+    reruns: Reruns,
 }
 
 impl Task {
     pub fn new(bytes: usize, end: End, survey: Survey) -> Self {
-        let may_rerun = survey.class != Class::Write && matches!(end, End::Query | End::Sync);
-        Self { bytes, end, survey, may_rerun }
+        let is_here = matches!(end, End::Query | End::Sync);
+        let reruns = Reruns {
+            elsewhere: is_here && survey.class != Class::Write,
+            anew: matches!(end, End::Sync | End::Flush) && survey.describes && !survey.transaction_control,
+        };
+        Self { bytes, end, survey, reruns }
     }
 
     /// More of it is to come.
@@ -45,6 +50,8 @@ impl Task {
 struct Tried {
     avoid: NodeSet,
     rescued: bool,
+    /// Its statements have been prepared anew.
+    renewed: bool,
     /// The server was leased as a replica for this batch alone.
     on_fresh_replica: bool,
 }
@@ -220,10 +227,11 @@ impl Session {
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
-        self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
+        self.ends_at_flush =
+            task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
         self.ends_at_flush &= self.mode != PoolMode::Session;
         // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
-        let is_harmless = task.may_rerun && tried.on_fresh_replica;
+        let is_harmless = task.reruns.elsewhere && tried.on_fresh_replica;
         let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
         let prepared = match written {
             Ok(()) => self.bring_named_in_sql(&task.survey).await?,
@@ -234,10 +242,18 @@ impl Session {
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
+        let is_free = self.status() == TransactionStatus::Idle && !self.pipeline_open;
+        let reruns = Reruns {
+            elsewhere: task.reruns.elsewhere && tried.on_fresh_replica,
+            anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
+        };
+        let watch = Watch::new(reruns, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {
+                if watch.error == Some(*b"0A000") {
+                    self.retire_statements(task.bytes, false);
+                }
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
@@ -245,6 +261,10 @@ impl Session {
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
+                if watch.refused() == Some(Cause::StalePlan) {
+                    // Before what the batch has defined is taken back.
+                    self.retire_statements(task.bytes, true);
+                }
                 self.learn_from_refusal(&survey, &watch, tried);
                 Ok(Ok(Try::Again))
             }
@@ -278,12 +298,44 @@ impl Session {
             self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
         }
         tried.rescued |= cause.needs_primary();
-        tried.avoid = tried.avoid.with(held.node);
+        tried.renewed |= cause == Cause::StalePlan;
+        if cause != Cause::StalePlan {
+            tried.avoid = tried.avoid.with(held.node);
+        }
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing => {}
+            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan => {}
         }
         self.give_back(held, watch.server_gone);
+    }
+    /// The plan of some statement that the batch names no longer fits its tables. Whoever prepares it from now on gets
+    /// a new one; so does this client at once if it is `renewed`, because it is told what the new one is.
+    fn retire_statements(&mut self, bytes: usize, renewed: bool) {
+        let (statements, interner) = (&mut self.statements, &self.worker.shared.statements);
+        for_each_named(&self.client.input[..bytes.min(self.client.input.len())], |name| {
+            let Some(statement) = statements.get(name).filter(|statement| !statement.is_sql()) else { return };
+            if renewed {
+                let statement = interner.renew(statement, self.settings.meaning());
+                // It has this name already, so no limit is in the way.
+                let _ = statements.define(name, statement);
+            } else {
+                interner.retire(statement);
+            }
+        });
+    }
+}
+
+/// The names of statements that a batch binds or describes.
+fn for_each_named(mut rest: &[u8], mut visit: impl FnMut(&[u8])) {
+    while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
+        let (frame, after) = rest.split_at(header.frame_bytes);
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        match (header.tag, Bind::read(body), Target::read(body)) {
+            (tag::BIND, Ok(bind), _) => visit(bind.statement),
+            (tag::DESCRIBE, _, Ok(Target::Statement(name))) => visit(name),
+            _ => {}
+        }
+        rest = after;
     }
 }

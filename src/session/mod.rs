@@ -45,7 +45,7 @@ use self::pins::Pins;
 use self::relay::Relay;
 use self::settings::{Settings, Unaudited};
 use self::statements::ClientStatements;
-use self::survey::Survey;
+use self::survey::{Survey, Work};
 use self::wait::Arrival;
 use self::worker::{Leave, SeatGuard, Worker};
 use crate::backend::Server;
@@ -170,7 +170,7 @@ impl Session {
     /// Serves one batch from the survey to the settlement.
     async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
         let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
-        if self.held.is_none() && !survey.needs_server {
+        if self.held.is_none() && survey.work == Work::Nothing {
             return self.answer_alone(bytes).await;
         }
         match self.lead(Task::new(bytes, end, survey)).await? {

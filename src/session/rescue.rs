@@ -17,11 +17,13 @@ pub enum Cause {
     Parameters,
     /// It has no object of that name: perhaps it has not replayed yet what made it.
     Missing,
+    /// It cannot run a prepared statement whose result has changed since.
+    StalePlan,
 }
 
 impl Cause {
-    pub const ALL: [Self; 6] =
-        [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters, Self::Missing];
+    pub const ALL: [Self; 7] =
+        [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters, Self::Missing, Self::StalePlan];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Cause {
             Self::Lost => "connection_lost",
             Self::Parameters => "parameters",
             Self::Missing => "missing_object",
+            Self::StalePlan => "stale_plan",
         }
     }
 
@@ -41,6 +44,7 @@ impl Cause {
         let says = |words: &str| memchr::memmem::find(error.message, words.as_bytes()).is_some();
         match &error.sqlstate {
             b"25006" => Some(Self::ReadOnly),
+            b"0A000" if error.routine == b"RevalidateCachedQuery" => Some(Self::StalePlan),
             b"0A000" if says("recovery") || says("hot standby") => Some(Self::ReadOnly),
             b"55000" | b"XX000" if says("recovery") => Some(Self::ReadOnly),
             b"40001" | b"40P01" | b"57P04" if says("conflict with recovery") => Some(Self::Conflict),
@@ -93,6 +97,7 @@ mod tests {
                 message: message.as_bytes(),
                 detail: None,
                 hint: None,
+                routine: b"",
             };
             assert_eq!(Cause::of(&fields), cause, "{message}");
         }

@@ -154,9 +154,9 @@ impl Session {
     pub(super) async fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
         self.ledger.keep_done();
-        let Some(held) = &mut self.held else { return Ok(()) };
-        // Perhaps a plan that no longer fits its tables: no other client shall have it.
-        held.lease.tainted |= watch.error == Some(*b"0A000");
+        if self.held.is_none() {
+            return Ok(());
+        }
         self.count(watch, reason);
         let ending = Ending::of(self.status(), survey, watch);
         // No rollback and no error behind it brings statements back.

@@ -28,10 +28,9 @@ pub struct Survey {
     pub fingerprint: Option<u64>,
     /// It ends or begins transactions itself: an error does not undo what it did before.
     pub transaction_control: bool,
-    /// Only a server can answer it.
-    pub needs_server: bool,
-    /// It defines and describes statements, and runs none.
-    pub only_prepares: bool,
+    pub work: Work,
+    /// The client learns, or has just said, what a statement is.
+    pub describes: bool,
     /// The parameters that it may set or reset.
     pub settings: Vec<Box<str>>,
     /// Some text is one PREPARE, EXECUTE or DEALLOCATE, or some statement was made so.
@@ -39,6 +38,15 @@ pub struct Survey {
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
+}
+
+/// What a server is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    Nothing,
+    /// To define and describe statements.
+    Prepare,
+    Run,
 }
 
 /// What a batch says in SQL of prepared statements that the client has.
@@ -59,8 +67,8 @@ impl Default for Survey {
             begins: None,
             fingerprint: None,
             transaction_control: false,
-            needs_server: false,
-            only_prepares: true,
+            work: Work::Nothing,
+            describes: false,
             settings: Vec::new(),
             in_sql: None,
             texts: 0,
@@ -85,7 +93,9 @@ impl Survey {
             survey.write();
         }
         // The message that is too long may be the first: what it is about, only a server can answer.
-        survey.needs_server |= end == End::Overflow;
+        if end == End::Overflow {
+            survey.work = Work::Run;
+        }
         Ok(survey)
     }
 
@@ -100,8 +110,12 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Result<()> {
-        self.only_prepares &= matches!(message, tag::PARSE | tag::DESCRIBE | tag::CLOSE | tag::FLUSH | tag::SYNC);
-        self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
+        self.describes |= matches!(message, tag::PARSE | tag::DESCRIBE);
+        self.work = self.work.max(match message {
+            tag::SYNC | tag::FLUSH | tag::CLOSE => Work::Nothing,
+            tag::PARSE | tag::DESCRIBE => Work::Prepare,
+            _ => Work::Run,
+        });
         match message {
             tag::QUERY => {
                 let text = query(body)?;
@@ -123,11 +137,11 @@ impl Survey {
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
             tag::DESCRIBE => match Target::read(body)? {
-                Target::Portal(_) => self.only_prepares = false,
+                Target::Portal(_) => self.work = Work::Run,
                 Target::Statement(name) => self.describe(name, statements, classify),
             },
             tag::CLOSE => match Target::read(body)? {
-                Target::Portal(_) => (self.needs_server, self.only_prepares) = (true, false),
+                Target::Portal(_) => self.work = Work::Run,
                 Target::Statement(name) => _ = self.named.insert(name.into(), None),
             },
             _ => {}

@@ -8,14 +8,22 @@ use crate::error::{Error, Fault};
 use crate::wire::backend::{ErrorFields, TransactionStatus, data_row};
 use crate::wire::frontend::tag;
 
+/// Whether a batch may run again, while the client has seen nothing of its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reruns {
+    /// On another node: it has no effect, and its bytes are here until it is done.
+    pub elsewhere: bool,
+    /// With its statements prepared anew, if planning them is what failed: nothing was run then.
+    pub anew: bool,
+}
+
 /// What has become of the answer so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Answer {
     /// The client sees it as it comes.
     #[default]
     Shown,
-    /// The batch is a read outside a transaction, its bytes are still here, and the client has seen nothing: it may
-    /// still run on another node.
+    /// The batch's bytes are still here, and the client has seen nothing: it may still run again.
     HeldBack,
     /// The same, but there is a part of it that the client should see soon.
     Showable,
@@ -58,6 +66,7 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct Watch {
     answer: Answer,
+    reruns: Reruns,
     intake: Intake,
     /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
     pub skipped: bool,
@@ -95,13 +104,13 @@ impl Watch {
     }
 
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
-    pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
-        let (answer, intake) = match (may_rerun, open) {
+    pub fn new(reruns: Reruns, open: bool, skipped: bool) -> Self {
+        let (answer, intake) = match (reruns.elsewhere || reruns.anew, open) {
             (_, true) => (Answer::Shown, Intake::UntilSync),
             (true, false) => (Answer::HeldBack, Intake::Closed),
             (false, false) => (Answer::Shown, Intake::Closed),
         };
-        Self { answer, intake, skipped, ..Self::default() }
+        Self { answer, reruns, intake, skipped, ..Self::default() }
     }
 
     /// The client must see nothing yet.
@@ -119,18 +128,20 @@ impl Watch {
 
     /// The batch may still run on another node.
     pub fn may_rerun(&self) -> bool {
-        matches!(self.answer, Answer::HeldBack | Answer::Showable)
+        self.reruns.elsewhere && matches!(self.answer, Answer::HeldBack | Answer::Showable)
     }
 
     fn refuse(&mut self, cause: Option<Cause>) {
-        if let (true, Some(cause)) = (self.may_rerun(), cause) {
+        let Some(cause) = cause else { return };
+        let may = if cause == Cause::StalePlan { self.reruns.anew } else { self.reruns.elsewhere };
+        if may && matches!(self.answer, Answer::HeldBack | Answer::Showable) {
             self.answer = Answer::Refused(cause);
         }
     }
 
     /// The client is about to see what has come, if there is a reason to show it.
-    pub fn show(&mut self, too_much_waits: bool) {
-        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && too_much_waits) {
+    pub fn show(&mut self, has_waited_enough: bool) {
+        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && has_waited_enough) {
             self.answer = Answer::Shown;
         }
     }

@@ -12,6 +12,7 @@ mod statements;
 
 pub const TESTS: &[Test] = &[
     ("routing::reads_go_to_a_replica", reads_go_to_a_replica),
+    ("routing::what_is_missing_is_looked_for_on_the_primary", what_is_missing_is_looked_for_on_the_primary),
     ("routing::what_a_replica_cannot_do_goes_to_the_primary", what_a_replica_cannot_do_goes_to_the_primary),
     ("routing::a_function_that_lies_is_rescued", a_function_that_lies_is_rescued),
     ("routing::new_relations_and_functions_are_known", new_relations_and_functions_are_known),
@@ -104,6 +105,10 @@ fn run_table(twins: &Twins<'_>, name: &str, role: &str, statements: &[&'static s
     let logs = logs(twins.cluster());
     check(&cases, |(_, _, marker)| roles(&logs, marker));
     assert!(differing.is_empty(), "{} answers differ:\n{}", differing.len(), differing.join("\n"));
+}
+
+fn what_is_missing_is_looked_for_on_the_primary(env: &Env) {
+    run_table(&Twins::new(env, "missing"), "missing", "primary+replica", statements::MISSING);
 }
 
 fn reads_go_to_a_replica(env: &Env) {

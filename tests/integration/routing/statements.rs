@@ -85,7 +85,6 @@ pub const READS: &[&str] = &[
     "SELECT * FROM generate_series(1, 3) AS g(n), LATERAL (SELECT g.n * 2) AS x(m)",
     // Its errors are the statement's own.
     "SELECT 1/0",
-    "SELECT * FROM nope",
     "SELECT id FROM t WHERE",
     "SELECT 'x'::int",
     "DECLARE c CURSOR FOR SELECT 1",
@@ -379,3 +378,7 @@ pub const TRANSACTIONS: &[(&str, &[&str])] = &[
     ("replica", &["BEGIN READ ONLY", "SET LOCAL search_path = other", "TABLE t", "COMMIT"]),
     ("replica", &["BEGIN READ ONLY", "COMMIT AND CHAIN", "SELECT 1", "ROLLBACK"]),
 ];
+
+/// What a replica does not know, the primary may.
+pub const MISSING: &[&str] =
+    &["SELECT * FROM nope", "SELECT nope FROM t", "SELECT * FROM nope.t", "SELECT id + 'x'::nope FROM t"];
