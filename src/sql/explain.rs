@@ -45,12 +45,16 @@ fn summary(whole: &Classified) -> Vec<String> {
         Some(Hint::Primary) => "primary",
         Some(Hint::Replica) => "replica",
     };
-    vec![
+    let mut lines = vec![
         format!("class:       {}", whole.class.as_str()),
         format!("why:         {}", whole.why),
         format!("rule:        {}", whole.why.rule.as_str()),
         format!("effects:     {}", whole.effects),
         format!("hint:        {hint}"),
         format!("fingerprint: {:016x}", whole.fingerprint),
-    ]
+    ];
+    if !whole.settings.is_empty() {
+        lines.insert(4, format!("settings:    {}", whole.settings.join(", ")));
+    }
+    lines
 }

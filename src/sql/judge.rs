@@ -20,6 +20,9 @@ pub(super) fn judge(
         }
         let statement = Statement { tokens, scanned, text };
         let mut finding = judge_statement(&statement, facts);
+        if matches!(finding.why.rule, Rule::Verb | Rule::SelectInto) {
+            finding.change.join(facts.at_ddl());
+        }
         finding.by_name = by_name::by_name(&statement);
         each(&statement, &finding);
         match &mut whole {

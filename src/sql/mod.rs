@@ -34,7 +34,10 @@ pub use by_name::{named, prepared_text, rename};
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
 pub use explain::explain;
-pub use facts::{CatalogFacts, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, Volatility, queries};
+pub use facts::{
+    CatalogFacts, CatalogObject, CodeRow, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, UseRow,
+    Volatility, queries,
+};
 
 use std::fmt;
 

@@ -14,7 +14,7 @@ use super::{Effects, setting};
 const MAX_DEPTH: u32 = 4;
 
 /// Any code may do all this to the session.
-const ANYTHING: Effects = Effects::SET
+pub(super) const ANYTHING: Effects = Effects::SET
     .union(Effects::SET_UNNAMED)
     .union(Effects::RESET)
     .union(Effects::SESSION)

@@ -84,6 +84,8 @@ const WRITES: &[(&str, R, &str)] = &[
     ("SELECT 1 FROM t WHERE a > (SELECT count(*) FROM pg_ls_waldir())", R::NodeFunction, "pg_ls_waldir"),
     ("SELECT * FROM a JOIN LATERAL nextval('s') x ON true", R::WritingFunction, "nextval"),
     ("VALUES (nextval('s'))", R::WritingFunction, "nextval"),
+    ("SELECT U&\"n\\0065xtval\"('s')", R::EncodedName, ""),
+    ("SELECT u&\"n!0065xtval\" UESCAPE '!' ('s')", R::EncodedName, ""),
     ("DECLARE c CURSOR FOR SELECT nextval('s')", R::WritingFunction, "nextval"),
     // Relations that a replica cannot give.
     ("TABLE unlogged_t", R::Relation, "unlogged_t"),
@@ -167,8 +169,7 @@ fn what_only_the_user_knows_is_unknown() {
         ("SELECT \"NOW\"()", R::UnknownFunction),
         ("SELECT 1, no_such_fn(2)", R::UnknownFunction),
         ("SELECT * FROM t, no_such_fn(1) AS (a int)", R::UnknownFunction),
-        ("SELECT U&\"n\\0065xtval\"('s')", R::EncodedName),
-        ("SELECT u&\"n!0065xtval\" UESCAPE '!' ('s')", R::EncodedName),
+        ("SELECT U&\"n\\0065xt\" FROM t", R::EncodedName),
         ("SELECT * FROM view_volatile", R::VolatileRelation),
         ("SELECT a <~~> b FROM t", R::Operator),
         ("SELECT a OPERATOR(public.<~~>) b FROM t", R::Operator),
