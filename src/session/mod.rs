@@ -15,6 +15,7 @@ mod ledger;
 mod outbound;
 mod pins;
 mod relay;
+mod replication;
 mod rescue;
 mod settle;
 mod statements;

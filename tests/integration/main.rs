@@ -32,6 +32,7 @@ mod speech;
 mod state;
 mod target;
 mod traffic;
+mod wire_replication;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         hostile::TESTS,
         lifecycle::TESTS,
         login::TESTS,
+        wire_replication::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);
