@@ -23,7 +23,7 @@ use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
 use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
-use crate::wire::frontend::{SYNC, Target, tag};
+use crate::wire::frontend::{SYNC, Target, is_well_formed, tag};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -252,7 +252,12 @@ impl Exchange<'_> {
     fn translate_frame(&mut self, header: Header, start: usize, here: usize) -> Result<bool> {
         check(header.tag, header.frame_bytes, &self.bounds)?;
         if header.frame_bytes <= here {
-            self.frame(header.tag, start, header.frame_bytes).map(|()| true)
+            if is_well_formed(header.tag, &self.client.input[start + HEADER_BYTES..start + header.frame_bytes]) {
+                self.frame(header.tag, start, header.frame_bytes)?;
+            } else {
+                self.malformed(header.tag, header.frame_bytes);
+            }
+            Ok(true)
         } else if header.tag == tag::COPY_DATA {
             self.feed.passing = header.frame_bytes;
             Ok(true)
@@ -278,6 +283,22 @@ impl Exchange<'_> {
         self.feed.cursor = start + bytes;
         self.watch.client_sent(message);
         Ok(())
+    }
+
+    /// What is wrong with it, the server says. It runs nothing.
+    fn malformed(&mut self, message: u8, bytes: usize) {
+        self.ledger.push(match message {
+            tag::PARSE => Owed::Parse { visible: true, statement: None, undo: None },
+            tag::DESCRIBE => Owed::Describe,
+            tag::CLOSE => Owed::Close { visible: true, evicted: None },
+            tag::QUERY => Owed::Query,
+            tag::SYNC => Owed::Ready,
+            _ => Owed::Bind,
+        });
+        // Should it take the message all the same, nobody else has what is left of it.
+        self.held.lease.tainted = true;
+        self.pass_on(bytes);
+        self.watch.client_sent(message);
     }
 
     /// A message that is too long to be held: it goes as it comes. False: its head is not here yet.

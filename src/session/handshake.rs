@@ -319,7 +319,11 @@ impl Guest {
         Session {
             seat,
             facts,
-            bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
+            bounds: Bounds {
+                max_message_bytes: limits.max_message_bytes,
+                max_batch_bytes: limits.max_batch_bytes,
+                skipping: false,
+            },
             mode: self.mode,
             meaning: self.params.for_meaning(),
             params: self.params,

@@ -32,6 +32,8 @@ mod speech;
 mod state;
 mod target;
 mod traffic;
+mod wire_malformed;
+mod wire_pipelines;
 mod wire_replication;
 
 use std::process::ExitCode;
@@ -66,6 +68,8 @@ fn main() -> ExitCode {
         hostile::TESTS,
         lifecycle::TESTS,
         login::TESTS,
+        wire_malformed::TESTS,
+        wire_pipelines::TESTS,
         wire_replication::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
