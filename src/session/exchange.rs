@@ -21,6 +21,7 @@ use super::{Classify, Client, Held};
 use crate::backend::params::Params;
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
+use crate::sql::Class;
 use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 use crate::wire::frontend::{SYNC, Target, is_well_formed, tag};
@@ -81,6 +82,9 @@ pub struct Exchange<'a> {
 /// What the client has not seen yet is held back no longer than this.
 const HELD_BACK_BYTES: usize = 64 << 10;
 
+/// What is read of a client's next messages while it waits for an answer.
+const AHEAD_BYTES: usize = 8 << 10;
+
 impl Exchange<'_> {
     pub async fn run(&mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await
@@ -116,7 +120,12 @@ impl Exchange<'_> {
                 }
                 return Ok(Poll::Ready(()));
             }
-            if self.poll_server(cx)? || (sent && self.client_speaks() && self.poll_client(cx)?) {
+            if self.poll_server(cx)? {
+                continue;
+            }
+            if !self.client_speaks() {
+                self.poll_ahead(cx)?;
+            } else if sent && self.poll_client(cx)? {
                 continue;
             }
             return Ok(Poll::Pending);
@@ -219,6 +228,23 @@ impl Exchange<'_> {
             Poll::Pending => Ok(false),
             Poll::Ready(0) => Err(Outcome::ClientLost),
             Poll::Ready(_) => Ok(true),
+        }
+    }
+
+    /// Notices a client that leaves while its batch runs. What it sends ahead waits here, as far as there is room.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), Outcome> {
+        loop {
+            let ahead = self.client.input.len().saturating_sub(self.feed.cursor);
+            if ahead >= AHEAD_BYTES {
+                return Ok(());
+            }
+            match self.client.poll_fill(self.client_buffers, cx) {
+                Poll::Pending => return Ok(()),
+                // A client that said good-bye, or anything else, meant its write to be done.
+                Poll::Ready(0) if ahead > 0 && self.survey.class != Class::Read => return Ok(()),
+                Poll::Ready(0) => return Err(Outcome::ClientLost),
+                Poll::Ready(_) => {}
+            }
         }
     }
 

@@ -32,7 +32,11 @@ mod speech;
 mod state;
 mod target;
 mod traffic;
+mod wire_cancel;
+mod wire_encodings;
 mod wire_malformed;
+mod wire_memory;
+mod wire_notify;
 mod wire_pipelines;
 mod wire_replication;
 
@@ -68,7 +72,11 @@ fn main() -> ExitCode {
         hostile::TESTS,
         lifecycle::TESTS,
         login::TESTS,
+        wire_cancel::TESTS,
+        wire_encodings::TESTS,
         wire_malformed::TESTS,
+        wire_memory::TESTS,
+        wire_notify::TESTS,
         wire_pipelines::TESTS,
         wire_replication::TESTS,
     ];
