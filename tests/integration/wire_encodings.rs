@@ -1,7 +1,7 @@
 //! Text in every encoding of clients: the same bytes and the same errors as from a node.
 
 use crate::exact::{Script, compare};
-use crate::frames::{COPY_DONE, SYNC, Turn, bind, copy_data, describe, execute, parse, query, turn};
+use crate::frames::{COPY_DONE, SYNC, Turn, bind, copy_data, describe, execute, parse, play, query, show, turn};
 use crate::harness::{Env, Test};
 
 pub const TESTS: &[Test] =
@@ -56,9 +56,15 @@ fn turns(word: &[u8], broken: &[u8]) -> Vec<Turn> {
 }
 
 fn set_at_login(env: &Env) {
+    let database = env.database("encodings");
+    database.prepare(SETUP);
+    let targets = [database.node(0), env.proxy().target(&database.name)];
     for (encoding, word, broken) in ENCODINGS {
-        let scripts: Vec<Script> = vec![(encoding, turns(word, broken))];
-        compare(env, &encoding.to_lowercase(), &[("client_encoding", encoding)], SETUP, &scripts);
+        let [want, got] = [&targets[0], &targets[1]].map(|target| {
+            let (mut client, _) = target.raw_with(&[("client_encoding", encoding)]);
+            play(&mut client, &turns(word, broken))
+        });
+        assert!(want == got, "{encoding}: a node says\n{}  the proxy says\n{}", show(&want), show(&got));
     }
 }
 

@@ -22,8 +22,8 @@ fn listener(target: &Target) -> RawClient {
 
 /// Channel and payload, without the process that sent it.
 fn payload((tag, body): &Message) -> Option<String> {
-    let text = String::from_utf8_lossy(body.get(4..)?);
-    (*tag == 'A').then(|| text.trim_end_matches('\0').split_once('\0').map(|(_, payload)| payload.to_owned()))?
+    let mut strings = body.get(4..)?.split(|byte| *byte == 0);
+    (*tag == 'A').then(|| strings.nth(1)).flatten().map(|payload| String::from_utf8_lossy(payload).into_owned())
 }
 
 /// The next notification.

@@ -100,6 +100,14 @@ fn programs_of_postgresql(_: &Env) {
     assert_eq!(decoded.matches("table public.l: INSERT: s[text]:'told ").count(), 3, "{decoded}");
     run(&target, "pg_recvlogical", &[&slot[..], &["--drop-slot"]].concat());
     wait_for(LIMIT, "nobody replicates", || proxy.metric("causeway_replication_clients", "") == 0.0);
+
+    // The primary hangs, and another node takes its place.
+    let mut client = stream(&target);
+    cluster.primary().sigstop().unwrap();
+    cluster.replicas()[0].promote().unwrap();
+    let (tag, body) = last_word(&mut client);
+    assert_eq!((tag, field(&body, b'C').as_str()), ('E', "57P01"));
+    assert!(field(&body, b'M').contains("another node is the primary"), "{}", field(&body, b'M'));
 }
 
 /// What differs from one moment to the next is the position.
@@ -186,36 +194,17 @@ fn streams_end_with_a_word(env: &Env) {
     let cluster = &env.shared().cluster;
     let _ = cluster.create_role(REPLICATOR, PASSWORD, "REPLICATION");
     let database = env.database("stream_ends");
-    let start = |target: &Target| {
-        let (mut client, _) = connect(target, &[("replication", "true")]);
-        client.query("IDENTIFY_SYSTEM");
-        let row = client.read_to('Z').remove(1).1;
-        let position = String::from_utf8_lossy(&row).split_once('/').map(|(before, after)| {
-            let high = before.chars().rev().take_while(char::is_ascii_hexdigit).collect::<String>();
-            let low: String = after.chars().take_while(char::is_ascii_hexdigit).collect();
-            format!("{}/{low}", high.chars().rev().collect::<String>())
-        });
-        client.query(&format!("START_REPLICATION {}", position.unwrap()));
-        assert_eq!(tags(&client.read_to('W')), "W");
-        client
-    };
-    let last_word = |client: &mut RawClient| {
-        let heard = client.read_to('$');
-        let (tag, body) = heard.last().cloned().unwrap_or(('$', Vec::new()));
-        assert!(heard[..heard.len() - 1].iter().all(|(tag, _)| *tag == 'd'));
-        (tag, field(&body, b'C'))
-    };
     // The server is ended.
     let proxy = Proxy::start_as(cluster, allow);
-    let mut client = start(&proxy.target(&database.name));
+    let mut client = stream(&proxy.target(&database.name));
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE usename = 'replicator'";
     wait_for(LIMIT, "the stream can be ended", || cluster.primary().sql("postgres", kill).unwrap() == "t");
-    assert_eq!(last_word(&mut client), ('E', "57P01".to_owned()));
+    assert_eq!(last_code(&mut client), "57P01");
 
     // The client ends it, politely or not.
     let gone = "SELECT count(*) FROM pg_stat_replication WHERE usename = 'replicator'";
     for polite in [true, false] {
-        let mut client = start(&proxy.target(&database.name));
+        let mut client = stream(&proxy.target(&database.name));
         if polite {
             client.message(b'c', b"");
             assert_eq!(tags(&client.read_to('Z')).replace("d ", ""), "c C C Z");
@@ -227,7 +216,7 @@ fn streams_end_with_a_word(env: &Env) {
 
     // Causeway shuts down while the stream is busy.
     let mut proxy = proxy;
-    let mut client = start(&proxy.target(&database.name));
+    let mut client = stream(&proxy.target(&database.name));
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for _ in 0..20 {
@@ -236,8 +225,38 @@ fn streams_end_with_a_word(env: &Env) {
         });
         thread::sleep(Duration::from_millis(50));
         proxy.signal(Signal::SIGTERM);
-        assert_eq!(last_word(&mut client), ('E', "57P01".to_owned()));
+        assert_eq!(last_code(&mut client), "57P01");
         writer.join().unwrap();
     });
     assert!(proxy.wait().success());
+}
+
+/// A client that receives WAL from now on.
+fn stream(target: &Target) -> RawClient {
+    let (mut client, _) = connect(target, &[("replication", "true")]);
+    client.query("IDENTIFY_SYSTEM");
+    let row = client.read_to('Z').remove(1).1;
+    // Identifier, timeline and position: two bytes of their number, four of each one's length.
+    let mut columns = &row[2..];
+    let position = (0..3).map(|_| {
+        let (length, rest) = columns.split_first_chunk::<4>().unwrap();
+        let (text, rest) = rest.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
+        columns = rest;
+        String::from_utf8_lossy(text).into_owned()
+    });
+    client.query(&format!("START_REPLICATION {}", position.last().unwrap()));
+    assert_eq!(tags(&client.read_to('W')), "W");
+    client
+}
+
+/// What follows the stream.
+fn last_word(client: &mut RawClient) -> Message {
+    let mut heard = client.read_to('$');
+    let last = heard.pop().unwrap();
+    assert!(heard.iter().all(|(tag, _)| *tag == 'd'));
+    last
+}
+
+fn last_code(client: &mut RawClient) -> String {
+    field(&last_word(client).1, b'C')
 }
