@@ -38,6 +38,7 @@ pub mod sqlstate {
     pub const DUPLICATE_STATEMENT: &str = "42P05";
     pub const INVALID_CATALOG_NAME: &str = "3D000";
     pub const READ_ONLY_TRANSACTION: &str = "25006";
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";

@@ -32,7 +32,7 @@ fn scram() -> Credential {
 }
 
 fn authenticator(auth_type: AuthType, credential: Credential) -> Result<Authenticator> {
-    let user = User { credential, server_password: None, pool_mode: None, pool_size: None };
+    let user = User { credential, server_password: None, pool_mode: None, pool_size: None, replication: false };
     Authenticator::new(auth_type, &BTreeMap::from([("app".to_owned(), user)]))
 }
 

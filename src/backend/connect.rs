@@ -61,7 +61,19 @@ pub struct ServerLogin {
 /// # Errors
 /// Name the node. Nothing but a login was sent, so another node will do (`Retry::Elsewhere`).
 pub async fn connect(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Server> {
-    let connecting = tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login));
+    connect_with(endpoint, login, &[]).await
+}
+
+/// The same with further start-up parameters.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(
+    endpoint: &Arc<Endpoint>,
+    login: &ServerLogin,
+    parameters: &[(String, Bytes)],
+) -> Result<Server> {
+    let connecting = tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login, parameters));
     let connected = connecting.await.unwrap_or_else(|_| {
         let limit = humantime::format_duration(endpoint.connect_timeout);
         let message = format!("node {:?} gave no server within pool.server_connect_timeout ({limit})", endpoint.name);
@@ -71,11 +83,15 @@ pub async fn connect(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Se
 }
 
 /// libpq's sslmode `allow` and `prefer` try again the other way when the node refuses the login.
-async fn connect_by_turns(endpoint: &Arc<Endpoint>, login: &ServerLogin) -> Result<Server> {
+async fn connect_by_turns(
+    endpoint: &Arc<Endpoint>,
+    login: &ServerLogin,
+    parameters: &[(String, Bytes)],
+) -> Result<Server> {
     let mut refused = None;
     for attempt in endpoint.tls.attempts(&endpoint.address) {
         let mut io = endpoint.dial_by(*attempt).await?;
-        match log_in(&mut io, login).await {
+        match log_in(&mut io, login, parameters).await {
             Ok(greeting) => return Ok(greeting.into_server(io, endpoint)),
             Err(error) => {
                 refused.get_or_insert(error);
@@ -92,10 +108,11 @@ struct Greeting {
     status: TransactionStatus,
 }
 
-async fn log_in(io: &mut LoginIo, login: &ServerLogin) -> Result<Greeting> {
+async fn log_in(io: &mut LoginIo, login: &ServerLogin, parameters: &[(String, Bytes)]) -> Result<Greeting> {
     let mut startup = Vec::new();
-    let parameters = [("user", login.user.as_bytes()), ("database", login.database.as_bytes())];
-    put_startup(&mut startup, parameters);
+    let login_parameters = [("user", login.user.as_bytes()), ("database", login.database.as_bytes())];
+    let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_ref()));
+    put_startup(&mut startup, login_parameters.into_iter().chain(parameters));
     io.write(&startup).await?;
     authenticate(io, &login.user, login.password.as_ref()).await?;
     let mut reported = Reported::default();

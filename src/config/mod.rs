@@ -138,6 +138,8 @@ pub struct User {
     pub server_password: Option<Secret>,
     pub pool_mode: Option<PoolMode>,
     pub pool_size: Option<usize>,
+    /// May make replication connections to the primary.
+    pub replication: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -156,6 +156,7 @@ pub struct User {
     pub server_password_env: Option<Spanned<String>>,
     pub pool_mode: Option<Spanned<String>>,
     pub pool_size: Option<Spanned<u64>>,
+    pub replication: Option<Spanned<bool>>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the names are PgBouncer's")]

@@ -283,6 +283,7 @@ fn everything_that_can_be_said_arrives() {
         "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\n{GOOD}{}",
         r#"pool_mode = "session"
 pool_size = 7
+replication = true
 [[listeners]]
 address = "/run/causeway"
 port = 7000
@@ -320,12 +321,12 @@ address = "[::1]:0"
     assert_eq!(cluster.nodes[1].address, Address::Unix { directory: "/var/run/postgresql".into(), port: 5433 });
     assert_eq!((cluster.control.user.as_str(), cluster.control.database.as_str()), ("causeway", "postgres"));
     let app = &config.users["app"];
-    assert_eq!((app.pool_mode, app.pool_size), (Some(PoolMode::Session), Some(7)));
+    assert_eq!((app.pool_mode, app.pool_size, app.replication), (Some(PoolMode::Session), Some(7), true));
     assert_eq!(config.routing.fallback, Fallback::Error);
     assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
     let metrics = config.metrics.unwrap();
-    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:35"));
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:36"));
 }
 
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.

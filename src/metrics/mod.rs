@@ -30,6 +30,7 @@ pub struct Metrics {
     nodes: NodeFamilies,
     pools: Arc<PoolFamilies>,
     clients: IntGauge,
+    replication_clients: IntGauge,
     logins: IntCounterVec,
     cancels: IntCounterVec,
     errors: IntCounterVec,
@@ -63,6 +64,10 @@ impl Metrics {
             nodes: NodeFamilies::new(&make)?,
             pools: Arc::new(PoolFamilies::new(&make)?),
             clients: make.gauge("causeway_clients", "Clients that are connected, logged in or not.")?,
+            replication_clients: make.gauge(
+                "causeway_replication_clients",
+                "Clients with a replication connection to a primary; they count among the clients, too.",
+            )?,
             logins: make.counters("causeway_logins_total", "Logins of clients, by outcome.", &["outcome"])?,
             cancels: make.counters("causeway_cancels_total", "Cancel requests, by outcome.", &["outcome"])?,
             errors: make.counters(
@@ -119,6 +124,11 @@ impl Metrics {
     /// A client is connected for as long as the guard lives.
     pub fn client(&self) -> GaugeGuard {
         GaugeGuard::new(&self.clients)
+    }
+
+    /// A client has a replication connection for as long as the guard lives.
+    pub fn replication_client(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.replication_clients)
     }
 
     pub fn login(&self, outcome: LoginOutcome) {
@@ -234,23 +244,26 @@ mod tests {
         let metrics = metrics();
         let pool = metrics.pool("main", "a", "shop", "app");
         let client = metrics.client();
+        let replication = metrics.replication_client();
         let (idle, active, waiting) = (pool.idle_server(), pool.active_server(), pool.waiting_client());
         check(
             &metrics,
             &[
                 "causeway_clients 1",
+                "causeway_replication_clients 1",
                 r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 1"#,
                 r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 1"#,
                 r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 1"#,
                 r#"causeway_pool_wait_seconds_count{cluster="main",database="shop",node="a",user="app"} 0"#,
             ],
         );
-        drop((client, idle, active));
+        drop((client, replication, idle, active));
         waiting.timed_out();
         check(
             &metrics,
             &[
                 "causeway_clients 0",
+                "causeway_replication_clients 0",
                 r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 0"#,
                 r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 0"#,
                 r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 0"#,

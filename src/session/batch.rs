@@ -1,14 +1,16 @@
 //! Collects a batch from a client's bytes: one Query, or the extended messages up to Sync or Flush. Pure.
 
 use crate::error::{Error, Fault, Result, sqlstate};
-use crate::wire::frame::header;
-use crate::wire::frontend::tag;
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::{is_well_formed, tag};
 
 /// What bounds a client's messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub max_message_bytes: usize,
     pub max_batch_bytes: usize,
+    /// What comes before a Sync is ignored, malformed or not.
+    pub skipping: bool,
 }
 
 /// PostgreSQL's bound for messages that hold no data (`PQ_SMALL_MESSAGE_LIMIT` in its `libpq.h`).
@@ -23,7 +25,7 @@ pub enum End {
     Flush,
     /// No Sync yet, but a Query or FunctionCall comes next: the server takes them in turn.
     Interrupted,
-    /// As much as may be held: the rest is passed on as it comes.
+    /// As much as may be held, or up to a message that is malformed: the rest is passed on as it comes.
     Overflow,
 }
 
@@ -65,7 +67,7 @@ impl Collector {
         loop {
             let start = self.scanned;
             let Some(header) = header(&input[start..])? else {
-                return Ok(Collected::More { whole_at: start + crate::wire::frame::HEADER_BYTES });
+                return Ok(Collected::More { whole_at: start + HEADER_BYTES });
             };
             check(header.tag, header.frame_bytes, bounds)?;
             let alone = start == 0;
@@ -88,6 +90,9 @@ impl Collector {
             match end {
                 _ if whole_at > bounds.max_batch_bytes => return Ok(batch(start, End::Overflow)),
                 _ if whole_at > input.len() => return Ok(Collected::More { whole_at }),
+                _ if !bounds.skipping && !is_well_formed(header.tag, &input[start + HEADER_BYTES..whole_at]) => {
+                    return Ok(batch(start, End::Overflow));
+                }
                 Some(end) => return Ok(batch(whole_at, end)),
                 None => self.scanned = whole_at,
             }
@@ -128,30 +133,44 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_batch_bytes: 100 };
+    const BOUNDS: Bounds = Bounds { max_message_bytes: 1000, max_batch_bytes: 100, skipping: false };
 
+    /// Messages of 10 bytes, or 5 without a body; a small letter is a malformed one.
     fn frames(tags: &str) -> Vec<u8> {
-        tags.bytes().flat_map(|tag| [tag, 0, 0, 0, 6, b'x', b'y']).collect()
+        let frame = |tag: u8| -> Vec<u8> {
+            let body: &[u8] = match tag {
+                b'Q' => b"abcd\0",
+                b'P' => b"\0a\0\0\0",
+                b'C' | b'D' => b"Sabc\0",
+                b'H' | b'S' => b"",
+                _ => b"\0\0abc",
+            };
+            let tag = if tag == b'q' { b'Q' } else { tag };
+            [&[tag, 0, 0, 0, 4 + body.len() as u8], body].concat()
+        };
+        tags.bytes().flat_map(frame).collect()
     }
 
     #[test]
     fn batches_end_where_the_server_would_answer() {
         let cases = [
-            ("Q", batch(7, End::Query)),
-            ("QQ", batch(7, End::Query)),
-            ("F", batch(7, End::FunctionCall)),
-            ("PBDES", batch(35, End::Sync)),
-            ("PBDESPB", batch(35, End::Sync)),
-            ("PBH", batch(21, End::Flush)),
-            ("PBQ", batch(14, End::Interrupted)),
-            ("PBX", batch(14, End::Interrupted)),
-            ("PBd", batch(14, End::Interrupted)),
-            ("S", batch(7, End::Sync)),
+            ("Q", batch(10, End::Query)),
+            ("QQ", batch(10, End::Query)),
+            ("F", batch(10, End::FunctionCall)),
+            ("PBDES", batch(45, End::Sync)),
+            ("PBDESPB", batch(45, End::Sync)),
+            ("PBH", batch(25, End::Flush)),
+            ("PBQ", batch(20, End::Interrupted)),
+            ("PBX", batch(20, End::Interrupted)),
+            ("PBd", batch(20, End::Interrupted)),
+            ("S", batch(5, End::Sync)),
             ("X", Collected::Terminate),
-            ("dc", Collected::Discard { bytes: 7 }),
-            ("PB", Collected::More { whole_at: 19 }),
+            ("dc", Collected::Discard { bytes: 10 }),
+            ("PB", Collected::More { whole_at: 25 }),
             ("", Collected::More { whole_at: 5 }),
-            ("PPPPPPPPPPPPPPPPP", batch(98, End::Overflow)),
+            ("PPPPPPPPPPPPPPPPP", batch(100, End::Overflow)),
+            ("q", batch(0, End::Overflow)),
+            ("PBq", batch(20, End::Interrupted)),
         ];
         for (tags, expected) in cases {
             assert_eq!(Collector::default().collect(&frames(tags), &BOUNDS).unwrap(), expected, "{tags}");
@@ -166,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn malformed_messages_are_not_held_unless_they_are_skipped() {
+        let malformed = [&frames("PB")[..], b"D\0\0\0\x05X", &frames("S")].concat();
+        assert_eq!(Collector::default().collect(&malformed, &BOUNDS).unwrap(), batch(20, End::Overflow));
+        let skipping = Bounds { skipping: true, ..BOUNDS };
+        assert_eq!(Collector::default().collect(&malformed, &skipping).unwrap(), batch(31, End::Sync));
+    }
+
+    #[test]
     fn a_message_longer_than_a_batch_overflows_before_it_is_read() {
         assert_eq!(Collector::default().collect(b"Q\0\0\x01\0sele", &BOUNDS).unwrap(), batch(0, End::Overflow));
     }
@@ -173,7 +200,7 @@ mod tests {
     proptest! {
         /// However the bytes arrive, the batch is the same.
         #[test]
-        fn pieces_make_no_difference(tags in "[PBDEC]{0,8}[SHQF]", cut in 1..20usize) {
+        fn pieces_make_no_difference(tags in "[PBDEC]{0,8}[SHQFq]", cut in 1..20usize) {
             let input = frames(&tags);
             let whole = Collector::default().collect(&input, &BOUNDS).unwrap();
             let mut collector = Collector::default();

@@ -21,7 +21,10 @@ enum Doing {
     #[default]
     Nothing,
     /// It waits for a server.
-    Waiting,
+    Waiting {
+        /// It need not any more.
+        cancelled: bool,
+    },
     Running {
         server: Arc<CancelTarget>,
         /// A request to that server is under way, or was.
@@ -39,7 +42,7 @@ pub struct CancelSlot {
 
 impl CancelSlot {
     pub fn waits(&self) {
-        *self.doing.lock() = Doing::Waiting;
+        *self.doing.lock() = Doing::Waiting { cancelled: false };
     }
 
     pub fn runs(&self, server: &Arc<CancelTarget>) {
@@ -53,7 +56,11 @@ impl CancelSlot {
 
     /// Ready when the session is to stop waiting for a server.
     pub async fn cancelled_while_waiting(&self) -> Error {
-        self.give_up_waiting.notified().await;
+        // Hears of a request from here on; of an earlier one the state tells.
+        let notified = self.give_up_waiting.notified();
+        if !matches!(*self.doing.lock(), Doing::Waiting { cancelled: true }) {
+            notified.await;
+        }
         Error::new(Fault::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
     }
 
@@ -61,7 +68,8 @@ impl CancelSlot {
     fn take_aim(&self) -> Option<Arc<CancelTarget>> {
         match &mut *self.doing.lock() {
             Doing::Nothing => None,
-            Doing::Waiting => {
+            Doing::Waiting { cancelled } => {
+                *cancelled = true;
                 self.give_up_waiting.notify_waiters();
                 None
             }
@@ -153,6 +161,8 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -177,5 +187,12 @@ mod tests {
         let (error, asked) = tokio::join!(biased; told, cancels.cancel(&session.key));
         assert!(asked.unwrap());
         assert_eq!(error.sqlstate(), sqlstate::QUERY_CANCELED);
+
+        // Asked before it listens; and what was asked in an earlier wait is over.
+        session.slot.waits();
+        assert!(cancels.cancel(&session.key).await.unwrap());
+        assert_eq!(session.slot.cancelled_while_waiting().await.sqlstate(), sqlstate::QUERY_CANCELED);
+        session.slot.waits();
+        assert!(session.slot.cancelled_while_waiting().now_or_never().is_none());
     }
 }

@@ -20,9 +20,10 @@ use super::watch::Watch;
 use super::{Classify, Client, Held};
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
+use crate::sql::Class;
 use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
-use crate::wire::frontend::{SYNC, Target, tag};
+use crate::wire::frontend::{SYNC, Target, is_well_formed, tag};
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -82,6 +83,9 @@ pub struct Exchange<'a> {
 /// What the client has not seen yet is held back no longer than this.
 const HELD_BACK_BYTES: usize = 64 << 10;
 
+/// What is read of a client's next messages while it waits for an answer.
+const AHEAD_BYTES: usize = 8 << 10;
+
 impl Exchange<'_> {
     pub async fn run(&mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await
@@ -117,7 +121,12 @@ impl Exchange<'_> {
                 }
                 return Ok(Poll::Ready(()));
             }
-            if self.poll_server(cx)? || (sent && self.client_speaks() && self.poll_client(cx)?) {
+            if self.poll_server(cx)? {
+                continue;
+            }
+            if !self.client_speaks() {
+                self.poll_ahead(cx)?;
+            } else if sent && self.poll_client(cx)? {
                 continue;
             }
             return Ok(Poll::Pending);
@@ -223,6 +232,23 @@ impl Exchange<'_> {
         }
     }
 
+    /// Notices a client that leaves while its batch runs. What it sends ahead waits here, as far as there is room.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> std::result::Result<(), Outcome> {
+        loop {
+            let ahead = self.client.input.len().saturating_sub(self.feed.cursor);
+            if ahead >= AHEAD_BYTES {
+                return Ok(());
+            }
+            match self.client.poll_fill(self.client_buffers, cx) {
+                Poll::Pending => return Ok(()),
+                // A client that said good-bye, or anything else, meant its write to be done.
+                Poll::Ready(0) if ahead > 0 && self.survey.class != Class::Read => return Ok(()),
+                Poll::Ready(0) => return Err(Outcome::ClientLost),
+                Poll::Ready(_) => {}
+            }
+        }
+    }
+
     /// Passes on what the client has sent of an open batch or a COPY. True: there is something to send.
     fn translate(&mut self) -> std::result::Result<bool, Outcome> {
         let before = self.feed.cursor;
@@ -253,7 +279,12 @@ impl Exchange<'_> {
     fn translate_frame(&mut self, header: Header, start: usize, here: usize) -> Result<bool> {
         check(header.tag, header.frame_bytes, &self.bounds)?;
         if header.frame_bytes <= here {
-            self.frame(header.tag, start, header.frame_bytes).map(|()| true)
+            if is_well_formed(header.tag, &self.client.input[start + HEADER_BYTES..start + header.frame_bytes]) {
+                self.frame(header.tag, start, header.frame_bytes)?;
+            } else {
+                self.malformed(header.tag, header.frame_bytes);
+            }
+            Ok(true)
         } else if header.tag == tag::COPY_DATA {
             self.feed.passing = header.frame_bytes;
             Ok(true)
@@ -279,6 +310,22 @@ impl Exchange<'_> {
         self.feed.cursor = start + bytes;
         self.watch.client_sent(message);
         Ok(())
+    }
+
+    /// What is wrong with it, the server says. It runs nothing.
+    fn malformed(&mut self, message: u8, bytes: usize) {
+        self.ledger.push(match message {
+            tag::PARSE => Owed::Parse { visible: true, statement: None, undo: None },
+            tag::DESCRIBE => Owed::Describe,
+            tag::CLOSE => Owed::Close { visible: true, evicted: None },
+            tag::QUERY => Owed::Query,
+            tag::SYNC => Owed::Ready,
+            _ => Owed::Bind,
+        });
+        // Should it take the message all the same, nobody else has what is left of it.
+        self.held.lease.tainted = true;
+        self.pass_on(bytes);
+        self.watch.client_sent(message);
     }
 
     /// A message that is too long to be held: it goes as it comes. False: its head is not here yet.

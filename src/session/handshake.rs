@@ -8,8 +8,9 @@ use std::task::Poll;
 use super::batch::{Bounds, Collector};
 use super::cancel::Registration;
 use super::cluster::Cluster;
+use super::replication::{Link, Opened};
 use super::statements::ClientStatements;
-use super::worker::{ClientCount, Shared, Worker};
+use super::worker::{ClientCount, SeatGuard, Shared, Worker};
 use super::{Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
@@ -46,7 +47,8 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     // On the heap, so that it goes when the session begins: an idle session should be small.
     let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
     match tokio::time::timeout(limit, entering).await {
-        Ok(Some(mut session)) => session.run().await,
+        Ok(Some(Life::Session(mut session))) => session.run().await,
+        Ok(Some(Life::Replication(link))) => link.run().await,
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);
@@ -56,7 +58,13 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     drop(count);
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Box<Session>> {
+/// What a connection becomes once its client is logged in.
+enum Life {
+    Session(Box<Session>),
+    Replication(Box<Link>),
+}
+
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Life> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -68,13 +76,22 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
     };
     let admitted = match log_in(worker, &mut io, door, room, &startup).await {
         Ok(admitted) => admitted,
-        Err(error) => return turn_away(worker, io, &error).await,
+        Err(error) => {
+            turn_away(worker, io, &error).await;
+            return None;
+        }
     };
     worker.shared.metrics.login(LoginOutcome::Ok);
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
-    Some(Box::new(admitted.into_session(worker, io).await))
+    let (stream, input) = io.into_parts();
+    let client = Client { stream, input, discard: 0, received_bytes: 0 };
+    let seat = worker.seat(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    Some(match admitted {
+        Admitted::Session(guest) => Life::Session(Box::new(guest.into_session(worker, client, seat))),
+        Admitted::Replication(opened) => Life::Replication(Box::new((*opened).into_link(worker, client, seat))),
+    })
 }
 
 /// Answers requests for encryption until the client says what it wants. `None`: it is gone, or was turned away.
@@ -126,7 +143,7 @@ async fn cancel(shared: &Shared, key: &CancelKey) {
     shared.metrics.cancel(outcome);
 }
 
-async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Box<Session>> {
+async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) {
     tracing::info!(%error, peer = %io.stream().peer(), "a client was turned away");
     let metrics = &worker.shared.metrics;
     metrics.error(Origin::Causeway, error.sqlstate());
@@ -141,11 +158,16 @@ async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) -> Option<Bo
     let _ = io.write(&farewell).await;
     let (mut stream, _) = io.into_parts();
     stream.shutdown().await;
-    None
 }
 
-/// A client that has proved who it is, and all that its session starts with.
-struct Admitted {
+/// A client that has proved who it is.
+enum Admitted {
+    Session(Guest),
+    Replication(Box<Opened>),
+}
+
+/// All that a session starts with.
+struct Guest {
     cluster: Arc<Cluster>,
     pools: Arc<PoolSet>,
     registration: Registration,
@@ -166,24 +188,28 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     }
     let (user, database) = (startup.user()?, startup.database()?);
     shared.users.authenticate(io, user).await?;
-    if startup.replication()? != Replication::Off {
-        let message = "Causeway does not pass replication connections: connect to the node itself";
-        return Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message));
-    }
-    let cluster = shared.clusters.iter().find(|cluster| cluster.config.serves(database)).ok_or_else(|| {
-        Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, format!("database \"{database}\" does not exist"))
-            .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
-    })?;
     let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
         Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
     })?;
-    let login =
-        ServerLogin { user: user.to_owned(), database: database.to_owned(), password: settings.server_password };
+    let login = ServerLogin {
+        user: user.to_owned(),
+        database: database.to_owned(),
+        password: settings.server_password.clone(),
+    };
+    match startup.replication()? {
+        Replication::Off => {}
+        kind => {
+            let opened = Opened::open(shared, kind, startup, &login, &settings).await?;
+            return Ok(Admitted::Replication(Box::new(opened)));
+        }
+    }
+    let cluster = shared.cluster_of(database)?;
     let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
     let (params, reported) = greet(worker, cluster, &pools, startup).await?;
     let registration = shared.cancels.register(startup.minor() >= 2)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
-    Ok(Admitted { cluster: Arc::clone(cluster), pools, registration, mode, params, reported })
+    let cluster = Arc::clone(cluster);
+    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported }))
 }
 
 fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
@@ -269,31 +295,38 @@ async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Resu
 impl Admitted {
     /// What the client reads when it is in.
     fn welcome(&self) -> Vec<u8> {
+        let (reported, key) = match self {
+            Self::Session(guest) => (&*guest.reported, &guest.registration.key),
+            Self::Replication(opened) => opened.greeting(),
+        };
         let mut out = Vec::new();
         put_authentication(&mut out, &Authentication::Ok);
-        for (name, value) in self.reported.iter() {
+        for (name, value) in reported.iter() {
             // Through Causeway a session can write, whichever node said hello.
             let value = if name == b"in_hot_standby" { b"off" } else { value };
             put_parameter_status(&mut out, name, value);
         }
-        let key = &self.registration.key;
         put_backend_key(&mut out, key.process_id, &key.secret);
         put_ready(&mut out, TransactionStatus::Idle);
         out
     }
+}
 
-    async fn into_session(self, worker: &Rc<Worker>, io: LoginIo) -> Session {
-        let (stream, input) = io.into_parts();
-        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+impl Guest {
+    fn into_session(self, worker: &Rc<Worker>, client: Client, seat: SeatGuard) -> Session {
         let limits = &worker.shared.config.limits;
         let facts = self.cluster.facts.facts(&self.pools.login.database);
         Session {
-            seat: worker.seat(waker),
+            seat,
             facts,
-            bounds: Bounds { max_message_bytes: limits.max_message_bytes, max_batch_bytes: limits.max_batch_bytes },
+            bounds: Bounds {
+                max_message_bytes: limits.max_message_bytes,
+                max_batch_bytes: limits.max_batch_bytes,
+                skipping: false,
+            },
             mode: self.mode,
             settings: Settings::new(self.params, self.reported),
-            client: Client { stream, input, discard: 0, received_bytes: 0 },
+            client,
             collector: Collector::default(),
             statements: ClientStatements::new(limits.max_client_statements),
             ledger: Ledger::default(),

@@ -16,6 +16,7 @@ mod ledger;
 mod outbound;
 mod pins;
 mod relay;
+mod replication;
 mod rescue;
 mod settings;
 mod settle;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
 
-use super::batch::{Collected, End};
+use super::batch::{Bounds, Collected, End};
 use super::watch::Watch;
 use super::{Ended, Session, dismissed};
 use crate::error::Error;
@@ -23,7 +23,8 @@ impl Session {
     pub(super) async fn next_arrival(&mut self) -> Result<Arrival, Ended> {
         loop {
             self.drop_discarded();
-            match self.collector.collect(&self.client.input, &self.bounds).map_err(Ended::Farewell)? {
+            let bounds = Bounds { skipping: self.skip_to_sync, ..self.bounds };
+            match self.collector.collect(&self.client.input, &bounds).map_err(Ended::Farewell)? {
                 Collected::Batch { bytes, end } => return Ok(Arrival { bytes, end }),
                 Collected::Discard { bytes } => self.client.discard = bytes,
                 Collected::Terminate => return Err(Ended::ByClient),

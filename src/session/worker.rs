@@ -15,6 +15,7 @@ use super::cluster::Cluster;
 use crate::auth::client::Authenticator;
 use crate::backend::prepared::Statements;
 use crate::config::Config;
+use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
 use crate::sql::{Classifier, Stats};
 use crate::types::WorkerId;
@@ -33,6 +34,18 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The cluster that serves a database.
+    ///
+    /// # Errors
+    /// None does.
+    pub fn cluster_of(&self, database: &str) -> Result<&Arc<Cluster>> {
+        self.clusters.iter().find(|cluster| cluster.config.serves(database)).ok_or_else(|| {
+            let message = format!("database \"{database}\" does not exist");
+            Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, message)
+                .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
+        })
+    }
+
     /// The worker with the fewest clients.
     pub fn least_loaded(&self) -> WorkerId {
         let loads = self.clients.iter().enumerate().map(|(id, clients)| (clients.load(Relaxed), id));

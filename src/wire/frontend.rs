@@ -128,6 +128,18 @@ pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     put(out, tag::QUERY, |out| put_cstr(out, text));
 }
 
+/// PostgreSQL would take the message apart without an error; data of parameters and arguments is not looked at.
+pub fn is_well_formed(message: u8, body: &[u8]) -> bool {
+    match message {
+        tag::QUERY => query(body).is_ok(),
+        tag::PARSE => Parse::read(body).is_ok(),
+        tag::BIND => Bind::read(body).is_ok(),
+        tag::DESCRIBE | tag::CLOSE => Target::read(body).is_ok(),
+        tag::FLUSH | tag::SYNC => body.is_empty(),
+        _ => true,
+    }
+}
+
 fn put_cstr(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
     out.push(0);

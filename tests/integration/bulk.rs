@@ -20,7 +20,7 @@ const MIB: usize = 1 << 20;
 const MOST_MIB: u64 = 70;
 
 /// What the proxy's memory grows by at most while `work` runs.
-fn growth_mib<T>(proxy: &Proxy, work: impl FnOnce() -> T) -> (u64, T) {
+pub fn growth_mib<T>(proxy: &Proxy, work: impl FnOnce() -> T) -> (u64, T) {
     let before = proxy.memory_mib();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -154,7 +154,7 @@ fn copy_in(client: &mut RawClient, message: &[u8], times: usize) -> String {
 }
 
 /// A database whose statements are not logged: other tests search the log.
-fn quiet<'a>(env: &'a Env, test: &str) -> Database<'a> {
+pub fn quiet<'a>(env: &'a Env, test: &str) -> Database<'a> {
     let database = env.database(test);
     database.prepare(&format!("ALTER DATABASE {} SET log_statement = 'none'", database.name));
     database

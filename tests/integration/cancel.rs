@@ -19,12 +19,12 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// A client that can be cancelled: process id and secret.
-struct Cancellable {
-    client: RawClient,
-    key: Vec<u8>,
+pub struct Cancellable {
+    pub client: RawClient,
+    pub key: Vec<u8>,
 }
 
-fn log_in(target: &Target, version: [u8; 4]) -> Cancellable {
+pub fn log_in(target: &Target, version: [u8; 4]) -> Cancellable {
     let mut client = RawClient::connect(&target.host, target.port);
     client.startup_of(version, &[("user", USER), ("database", &target.database)]);
     let greeting = client.prove(PASSWORD);
@@ -33,7 +33,7 @@ fn log_in(target: &Target, version: [u8; 4]) -> Cancellable {
 }
 
 /// Returns when the proxy has closed the connection, which it does when the node has.
-fn cancel(target: &Target, key: &[u8]) {
+pub fn cancel(target: &Target, key: &[u8]) {
     let mut connection = std::net::TcpStream::connect((&*target.host, target.port)).unwrap();
     let length = u32::try_from(8 + key.len()).unwrap().to_be_bytes();
     let request = [&length, &80_877_102_u32.to_be_bytes()[..], key].concat();
@@ -42,18 +42,18 @@ fn cancel(target: &Target, key: &[u8]) {
     assert_eq!(connection.read(&mut [0]).unwrap(), 0, "a cancel request is not answered");
 }
 
-fn error_code(transcript: &[Message]) -> String {
+pub fn error_code(transcript: &[Message]) -> String {
     transcript.iter().find(|(tag, _)| *tag == 'E').map_or(String::new(), |(_, body)| field(body, b'C'))
 }
 
-fn runs_somewhere(env: &Env, marker: &str) -> bool {
+pub fn runs_somewhere(env: &Env, marker: &str) -> bool {
     let active = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%{marker}%' AND pid <> pg_backend_pid()"
     );
     env.shared().cluster.nodes().iter().any(|node| node.sql("postgres", &active).unwrap() != "0")
 }
 
-fn start<'a>(env: &'a Env, test: &str, settings: &str) -> (Database<'a>, Proxy, Target) {
+pub fn start<'a>(env: &'a Env, test: &str, settings: &str) -> (Database<'a>, Proxy, Target) {
     let database = env.database(test);
     let proxy = Proxy::start(&env.shared().cluster, settings);
     let target = proxy.target(&database.name);

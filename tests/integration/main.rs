@@ -32,6 +32,13 @@ mod speech;
 mod state;
 mod target;
 mod traffic;
+mod wire_cancel;
+mod wire_encodings;
+mod wire_malformed;
+mod wire_memory;
+mod wire_notify;
+mod wire_pipelines;
+mod wire_replication;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,6 +72,13 @@ fn main() -> ExitCode {
         hostile::TESTS,
         lifecycle::TESTS,
         login::TESTS,
+        wire_cancel::TESTS,
+        wire_encodings::TESTS,
+        wire_malformed::TESTS,
+        wire_memory::TESTS,
+        wire_notify::TESTS,
+        wire_pipelines::TESTS,
+        wire_replication::TESTS,
     ];
     let trials = tests.iter().copied().flatten().map(|&(name, test)| {
         let env = Arc::clone(&env);

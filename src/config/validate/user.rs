@@ -61,6 +61,7 @@ fn user(
         server_password,
         pool_mode: raw.pool_mode.as_ref().map(|mode| report.word(mode, &POOL_MODES)),
         pool_size: pool_size.map(|(_, size)| size),
+        replication: raw.replication.as_ref().is_some_and(|allowed| *allowed.get_ref()),
     }
 }
 
