@@ -39,12 +39,15 @@ impl Change {
         }
     }
 
-    pub(super) fn join(&mut self, other: &Self) {
+    /// Takes over what the other changes; says whether that is any news.
+    pub(super) fn join(&mut self, other: &Self) -> bool {
+        let before = (self.effects, self.settings.len());
         self.add(other.effects);
         self.by_literals |= other.by_literals;
         for name in &other.settings {
             self.insert(name);
         }
+        before != (self.effects, self.settings.len())
     }
 }
 

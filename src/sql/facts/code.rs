@@ -84,11 +84,10 @@ impl Hidden {
         self.within(Reach::Insert).next().is_none()
     }
 
-    fn join(&mut self, other: &Self) {
-        self.on_mention.join(&other.on_mention);
-        self.on_write.join(&other.on_write);
-        self.on_insert.join(&other.on_insert);
-        self.only_called &= other.only_called;
+    fn join(&mut self, other: &Self) -> bool {
+        let mentioned = self.on_mention.join(&other.on_mention);
+        let written = self.on_write.join(&other.on_write);
+        self.on_insert.join(&other.on_insert) || mentioned || written
     }
 }
 
@@ -116,14 +115,11 @@ impl Edge {
         }
     }
 
-    fn hand_on(self, used: &Hidden, user: &mut Hidden) {
+    /// Says whether that is any news to the user.
+    fn hand_on(self, used: &Hidden, user: &mut Hidden) -> bool {
         match self {
-            Self::To(reach) => used.within(Reach::Insert).for_each(|change| user.part(reach).join(change)),
-            Self::Same => {
-                user.on_mention.join(&used.on_mention);
-                user.on_write.join(&used.on_write);
-                user.on_insert.join(&used.on_insert);
-            }
+            Self::To(reach) => used.within(Reach::Insert).filter(|change| user.part(reach).join(change)).count() > 0,
+            Self::Same => user.join(used),
             Self::Cascade => user.on_write.join(&used.on_write),
             Self::Reads => user.on_mention.join(&used.on_mention),
         }
@@ -236,9 +232,7 @@ impl Code {
             let hidden = object.hidden.clone();
             for (user, edge) in &users {
                 let Some(object) = self.objects.get_mut(*user) else { continue };
-                let before = object.hidden.clone();
-                edge.hand_on(&hidden, &mut object.hidden);
-                if object.hidden != before {
+                if edge.hand_on(&hidden, &mut object.hidden) {
                     pending.push(*user);
                 }
             }
@@ -250,7 +244,7 @@ impl Code {
         let mut at_ddl = Change::default();
         for object in self.objects.into_iter().filter(|object| object.kind != IN_C && !object.hidden.is_nothing()) {
             if object.kind == EVENT_TRIGGERS {
-                object.hidden.within(Reach::Insert).for_each(|change| at_ddl.join(change));
+                object.hidden.within(Reach::Insert).for_each(|change| _ = at_ddl.join(change));
             } else {
                 names.insert(object.name.as_bytes(), object.hidden);
             }
@@ -336,7 +330,10 @@ impl HiddenNames {
             self.foreign.join(&hidden);
         }
         match self.names.entry(name.into()) {
-            hashbrown::hash_map::Entry::Occupied(mut known) => known.get_mut().join(&hidden),
+            hashbrown::hash_map::Entry::Occupied(mut known) => {
+                known.get_mut().only_called &= hidden.only_called;
+                known.get_mut().join(&hidden);
+            }
             hashbrown::hash_map::Entry::Vacant(free) => _ = free.insert(hidden),
         }
     }
