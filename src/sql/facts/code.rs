@@ -4,7 +4,7 @@
 //! A graph: functions are read by their words ([`code_changes`]), everything else by what the catalog says it uses; what
 //! is used hands on what it changes to its users, until nothing more is handed on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
 use super::super::Effects;
@@ -154,6 +154,9 @@ pub(super) struct Code {
     hasher: foldhash::fast::FixedState,
 }
 
+/// A catalog of a hundred thousand objects takes fewer.
+const MAX_STEPS: usize = 1 << 19;
+
 const EVENT_TRIGGERS: u8 = b'e';
 const FUNCTION: u8 = b'f';
 /// Known by their names where they are called; in the graph for what uses them elsewhere.
@@ -220,11 +223,11 @@ impl Code {
         }
     }
 
-    /// What each name changes, and what every DDL statement does.
-    pub(super) fn finish(mut self) -> (HiddenNames, Change) {
-        self.join_words();
-        let mut pending: Vec<Id> = (0..self.objects.len()).collect();
-        while let Some(used) = pending.pop() {
+    /// Hands on until there is no news. A graph in which that has no end in sight has all names suspect.
+    fn hand_on(&mut self) {
+        let mut steps = 0;
+        let mut pending: VecDeque<Id> = (0..self.objects.len()).collect();
+        while let Some(used) = pending.pop_front() {
             let Some(object) = self.objects.get_mut(used).filter(|object| !object.hidden.is_nothing()) else {
                 continue;
             };
@@ -233,13 +236,23 @@ impl Code {
             for (user, edge) in &users {
                 let Some(object) = self.objects.get_mut(*user) else { continue };
                 if edge.hand_on(&hidden, &mut object.hidden) {
-                    pending.push(*user);
+                    pending.push_back(*user);
                 }
             }
+            steps += users.len();
             if let Some(object) = self.objects.get_mut(used) {
                 object.users = users;
             }
+            if steps > MAX_STEPS {
+                return self.objects.iter_mut().for_each(|object| object.hidden.on_mention.add(ANYTHING));
+            }
         }
+    }
+
+    /// What each name changes, and what every DDL statement does.
+    pub(super) fn finish(mut self) -> (HiddenNames, Change) {
+        self.join_words();
+        self.hand_on();
         let mut names = HiddenNames::default();
         let mut at_ddl = Change::default();
         for object in self.objects.into_iter().filter(|object| object.kind != IN_C && !object.hidden.is_nothing()) {

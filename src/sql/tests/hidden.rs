@@ -194,3 +194,16 @@ fn before_the_facts_are_loaded_users_functions_are_out_of_sight() {
         assert_eq!(classify_with(&facts, text).effects.contains(E::HIDDEN), hidden, "{text}");
     }
 }
+
+#[test]
+fn a_tangle_of_functions_is_suspect_but_soon_known() {
+    let mut builder = CatalogFacts::builder();
+    let names: Vec<String> = (0..400).map(|n| format!("f_{n}")).collect();
+    let all = names.join("() + ");
+    for (name, oid) in names.iter().zip(1..) {
+        let source = format!("BEGIN SET my.{name} = 1; RETURN {all}(); END");
+        builder.code(CodeRow { oid, name, language: "plpgsql", source: Some(&source) });
+    }
+    let answer = classify_with(&builder.build(), "SELECT f_7()");
+    assert!(answer.effects.contains(SET.union(E::SET_UNNAMED)), "{answer:?}");
+}
