@@ -40,9 +40,14 @@ impl Statement {
 
     /// Writes what prepares it on a server: a Parse, or a Query if it was made with SQL.
     pub fn put_prepare(&self, out: &mut Vec<u8>) {
+        self.put_prepare_as(&self.name, out);
+    }
+
+    /// The same under another name.
+    pub fn put_prepare_as(&self, name: &[u8], out: &mut Vec<u8>) {
         match &self.types {
-            Some(types) => Parse { name: &self.name, text: &self.text, types }.write(out),
-            None => put_query(out, &self.text),
+            Some(types) => Parse { name, text: &self.text, types }.write(out),
+            None => put_query(out, &rename(&self.text, name).unwrap_or_default()),
         }
     }
 }

@@ -184,7 +184,8 @@ impl Session {
         if on_replica {
             self.last_replica = Some(node);
         }
-        self.held = Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false });
+        self.held =
+            Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false, own_names: Vec::new() });
         Ok(())
     }
 

@@ -99,6 +99,8 @@ struct Held {
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
     cancelled: bool,
+    /// Statements that it has under the client's own names.
+    own_names: Vec<Box<[u8]>>,
 }
 
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);

@@ -165,6 +165,11 @@ impl Session {
             self.statements.clear();
         }
         self.forget_deallocated(survey, watch);
+        if watch.changes.prepared
+            && let (Some(held), Some(statement)) = (&mut self.held, self.statements.define_prepared())
+        {
+            held.lease.prepared.insert(statement);
+        }
         if watch.server_gone {
             return self.part_from_server(watch);
         }

@@ -29,15 +29,26 @@ pub struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
     /// The unnamed statement, as last parsed: its Parse message's body. Empty: there is none.
     unnamed: Vec<u8>,
+    /// The unnamed statement is a PREPARE: the name that it defines when it is run.
+    prepares: Option<(Box<[u8]>, Arc<Statement>)>,
 }
 
 impl ClientStatements {
     pub fn new(limit: usize) -> Self {
-        Self { limit, named: HashMap::new(), unnamed: Vec::new() }
+        Self { limit, named: HashMap::new(), unnamed: Vec::new(), prepares: None }
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
         self.named.get(name)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// Those whose names stand somewhere in a text.
+    pub fn mentioned_in(&self, text: &[u8]) -> impl Iterator<Item = &[u8]> {
+        self.named.keys().map(|name| &**name).filter(move |name| memchr::memmem::find(text, name).is_some())
     }
 
     /// # Errors
@@ -80,9 +91,22 @@ impl ClientStatements {
         self.unnamed.clear();
         trim(&mut self.unnamed);
         self.unnamed.extend_from_slice(parse_body);
+        self.prepares = None;
+    }
+
+    /// The unnamed statement defines `name` when it is run.
+    pub fn unnamed_prepares(&mut self, name: Box<[u8]>, statement: Arc<Statement>) {
+        self.prepares = Some((name, statement));
+    }
+
+    /// The unnamed statement was run, and what it prepares is there. Limits have no say: the server has it.
+    pub fn define_prepared(&mut self) -> Option<&Arc<Statement>> {
+        let (name, statement) = self.prepares.take()?;
+        Some(self.named.entry(name).insert(statement).into_mut())
     }
 
     pub fn forget_unnamed(&mut self) {
+        self.prepares = None;
         self.unnamed.clear();
         trim(&mut self.unnamed);
     }

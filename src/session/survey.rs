@@ -8,7 +8,7 @@ use super::batch::End;
 use super::statements::ClientStatements;
 use crate::backend::prepared::Statement;
 use crate::error::Result;
-use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Verb, prepared_text};
+use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Verb, is_custom_setting, prepared_text};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Parse, Target, query, tag};
 
@@ -56,6 +56,8 @@ pub struct InSql {
     pub needed: Vec<Box<[u8]>>,
     /// Of them, those that it deallocates.
     pub deallocated: Vec<Box<[u8]>>,
+    /// Those that the server must have under the client's own names, because they may stand anywhere in the text.
+    pub mentioned: Vec<Box<[u8]>>,
 }
 
 impl Default for Survey {
@@ -120,9 +122,11 @@ impl Survey {
             tag::QUERY => {
                 let text = query(body)?;
                 let classified = classify.classify(text);
-                match &classified.by_name {
-                    Some(named) => self.run_by_name(text, &classified, named, statements, classify),
-                    None => self.run(&classified),
+                if let Some(named) = &classified.by_name {
+                    self.run_by_name(text, &classified, named, statements, classify);
+                } else {
+                    self.mention_names(text, statements);
+                    self.run(&classified);
                 }
             }
             tag::FUNCTION_CALL => self.write(),
@@ -130,12 +134,13 @@ impl Survey {
                 let parse = Parse::read(body)?;
                 let classified = classify.classify(parse.text);
                 self.mention(&classified);
-                if let Some(named) = &classified.by_name {
-                    self.name_in_sql(named, statements);
+                match &classified.by_name {
+                    Some(named) => self.name_in_sql(named, statements),
+                    None => self.mention_names(parse.text, statements),
                 }
                 self.named.insert(parse.name.into(), Some(classified));
             }
-            tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
+            tag::BIND => self.bind(Bind::read(body)?, statements, classify),
             tag::DESCRIBE => match Target::read(body)? {
                 Target::Portal(_) => self.work = Work::Run,
                 Target::Statement(name) => self.describe(name, statements, classify),
@@ -174,10 +179,16 @@ impl Survey {
             }
             None => self.run(own),
         }
-        // Such a statement follows the client.
-        if named.verb == Verb::Prepare || statements.get(&named.name).is_some() {
-            self.effects = self.effects.without(Effects::PREPARE.union(Effects::CLEAR_PREPARE));
+    }
+
+    /// EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE, or an EXECUTE among other statements.
+    fn mention_names(&mut self, text: &[u8], statements: &ClientStatements) {
+        if statements.is_empty() || !says_execute(text) {
+            return;
         }
+        let names = statements.mentioned_in(text).map(Into::into);
+        let in_sql = self.in_sql.get_or_insert_default();
+        in_sql.mentioned.extend(names);
     }
 
     fn name_in_sql(&mut self, named: &ByName, statements: &ClientStatements) {
@@ -193,10 +204,16 @@ impl Survey {
         in_sql.needed.push(named.name.clone());
     }
 
-    fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
-        self.note_sql(name, statements);
-        match self.find(name, statements, classify) {
-            Some(classified) => self.run(&classified),
+    fn bind(&mut self, bind: Bind<'_>, statements: &ClientStatements, classify: &mut impl Classify) {
+        self.note_sql(bind.statement, statements);
+        match self.find(bind.statement, statements, classify) {
+            Some(classified) => {
+                self.run(&classified);
+                if classified.effects.contains(Effects::SET.union(Effects::HIDDEN)) {
+                    let names = bind.parameters().filter(|value| is_custom_setting(value));
+                    self.settings.extend(names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase().into()));
+                }
+            }
             // Perhaps one of SQL's PREPARE: only a pinned server knows.
             None => self.write(),
         }
@@ -240,7 +257,9 @@ impl Survey {
 
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
-        self.effects = self.effects.union(classified.effects);
+        // What is prepared by its name follows the client.
+        let follows = if classified.by_name.is_some() { Effects::PREPARE } else { Effects::NONE };
+        self.effects = self.effects.union(classified.effects.without(follows));
         self.settings.extend(classified.settings.iter().cloned());
         self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;
@@ -252,6 +271,12 @@ impl Survey {
     fn write(&mut self) {
         self.class = Class::Write;
     }
+}
+
+fn says_execute(text: &[u8]) -> bool {
+    const WORD: &[u8] = b"execute";
+    let starts = memchr::memchr2_iter(b'e', b'E', text);
+    starts.into_iter().any(|at| text.get(at..at + WORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(WORD)))
 }
 
 /// What running a prepared statement does.

@@ -121,11 +121,33 @@ impl Translator<'_> {
 
     fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let parse = Parse::read(body)?;
-        let by_name = self.named(parse.text).filter(|named| named.verb != Verb::Prepare);
-        let statement = by_name.and_then(|named| self.statements.get(&named.name));
-        if let Some(text) = statement.and_then(|statement| rename(parse.text, statement.name())) {
-            return self.parse_renamed(&Parse { text: &text, ..parse });
+        if let Some(named) = self.named(parse.text) {
+            match (named.verb, self.statements.get(&named.name)) {
+                (Verb::Prepare, None) if parse.name.is_empty() => return self.parse_prepare(&parse, named.name),
+                (Verb::Prepare, None) => {}
+                (Verb::Prepare, Some(_)) => self.name_is_taken(&named.name),
+                (_, statement) => {
+                    if let Some(text) = statement.and_then(|statement| rename(parse.text, statement.name())) {
+                        return self.parse_renamed(&Parse { text: &text, ..parse });
+                    }
+                }
+            }
         }
+        self.parse_plain(range, body, &parse)
+    }
+
+    /// A PREPARE as the unnamed statement.
+    fn parse_prepare(&mut self, parse: &Parse<'_>, name: Box<[u8]>) -> Result<()> {
+        let prepared = self.interner.own_sql(parse.text);
+        let text = prepared.as_ref().map_or(parse.text, |statement| statement.text());
+        self.parse_renamed(&Parse { text, ..*parse })?;
+        if let Some(statement) = prepared {
+            self.statements.unnamed_prepares(name, statement);
+        }
+        Ok(())
+    }
+
+    fn parse_plain(&mut self, range: Range<usize>, body: &[u8], parse: &Parse<'_>) -> Result<()> {
         if parse.name.is_empty() {
             self.statements.set_unnamed(body);
             *self.unnamed_here = true;
@@ -135,7 +157,7 @@ impl Translator<'_> {
             self.parse_duplicate(range, parse.name);
         } else {
             let statement =
-                if self.apart { self.interner.own(&parse) } else { self.interner.intern(&parse, self.meaning) };
+                if self.apart { self.interner.own(parse) } else { self.interner.intern(parse, self.meaning) };
             let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
             if self.prepared.touch(&statement) {
                 self.ledger.push(Owed::Local { answer: PARSE_COMPLETE, undo });

@@ -57,6 +57,32 @@ impl Session {
             }
             self.held.iter_mut().for_each(|held| held.lease.prepared.insert(&statement));
         }
+        match &survey.in_sql {
+            Some(in_sql) if !in_sql.mentioned.is_empty() => self.bring_by_own_names(&in_sql.mentioned).await,
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// The server gets statements under the client's own names, until it is cleaned.
+    async fn bring_by_own_names(&mut self, names: &[Box<[u8]>]) -> Result<Result<()>, Ended> {
+        for name in names {
+            let Some(statement) = self.statements.get(name).cloned() else { continue };
+            let Some(held) = &mut self.held else { break };
+            let cannot = held.lease.status == TransactionStatus::Failed || self.pipeline_open;
+            if cannot || held.own_names.contains(name) {
+                continue;
+            }
+            held.own_names.push(name.clone());
+            held.lease.tainted = true;
+            let mut prepare = Vec::new();
+            statement.put_prepare_as(name, &mut prepare);
+            if !statement.is_sql() {
+                prepare.extend_from_slice(SYNC);
+            }
+            if let Err(error) = Box::pin(self.exchange_unseen(&prepare, 1)).await? {
+                return Ok(Err(error));
+            }
+        }
         Ok(Ok(()))
     }
 

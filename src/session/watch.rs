@@ -59,6 +59,8 @@ pub enum Cleared {
 pub struct Changes {
     /// The widest that was done.
     pub cleared: Option<Cleared>,
+    /// A PREPARE was done.
+    pub prepared: bool,
     /// A parameter that classification depends on may have changed.
     pub parameters: bool,
 }
@@ -253,6 +255,7 @@ impl Observer for Observed<'_> {
     }
 
     fn completed(&mut self, tag: &[u8]) {
+        self.watch.changes.prepared |= tag == b"PREPARE";
         let cleared = match tag {
             b"RESET" => Cleared::Parameters,
             b"DEALLOCATE ALL" => Cleared::Statements,

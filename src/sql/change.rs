@@ -56,7 +56,7 @@ impl Change {
 const MAX_NAME_BYTES: usize = 200;
 
 /// `a.b`: what a setting that PostgreSQL does not know itself is called.
-pub(super) fn is_custom_setting(name: &[u8]) -> bool {
+pub fn is_custom_setting(name: &[u8]) -> bool {
     let is_part = |part: &[u8]| {
         part.first().is_some_and(|b| b.is_ascii_alphabetic() || *b == b'_' || *b >= 0x80)
             && part.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || *b >= 0x80)

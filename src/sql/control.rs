@@ -79,7 +79,9 @@ pub(super) fn set(statement: &Statement<'_>) -> Finding {
         // These set the current transaction's mode, not the session's, but need a server that can have it.
         (K::Local | K::Session, _) if is_transaction_parameter(statement.name(2)) => write(Effects::LOCAL),
         (K::Local, _) if statement.is_name(2) && !statement.is(2, Kind::Encoded) => {
-            Finding::read(Rule::TransactionControl).with(Effects::LOCAL)
+            let mut finding = Finding::read(Rule::TransactionControl).with(Effects::LOCAL);
+            setting::local(statement, &mut finding.change);
+            finding
         }
         _ if is_transaction_parameter(statement.name(1)) => write(Effects::LOCAL),
         _ => {

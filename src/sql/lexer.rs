@@ -184,8 +184,8 @@ impl Lexer<'_> {
         self.push(kind, Keyword::None, start, start + 1);
     }
 
-    /// A literal at `start..self.at`. The body of DO is code, and the first argument of `set_config` is a name: they
-    /// belong to the shape.
+    /// A literal at `start..self.at`. The body of DO is code, and the first argument of `set_config` and
+    /// `current_setting` is a name: they belong to the shape.
     fn literal(&mut self, start: usize) {
         let in_list = self.in_list;
         let is_kept = self.statement == Keyword::Do || self.is_setting();
@@ -203,10 +203,12 @@ impl Lexer<'_> {
         }
     }
 
-    /// Next is the first argument of `set_config`.
+    /// Next is the first argument of `set_config` or `current_setting`.
     fn is_setting(&self) -> bool {
         match self.out.list.as_slice() {
-            [.., name, open] if open.kind == Kind::Open => self.out.name(*name) == b"set_config",
+            [.., name, open] if open.kind == Kind::Open => {
+                matches!(self.out.name(*name), b"set_config" | b"current_setting")
+            }
             _ => false,
         }
     }

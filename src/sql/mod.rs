@@ -35,6 +35,7 @@ mod veto;
 mod tests;
 
 pub use by_name::{named, prepared_text, rename};
+pub use change::is_custom_setting;
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
 pub use explain::explain;

@@ -150,6 +150,9 @@ fn is_call(statement: &Statement<'_>, at: usize) -> bool {
 fn call(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mut Finding) {
     let name = statement.name(at);
     call_changes(statement, at, &mut finding.change);
+    if name == b"current_setting" && setting::is_of_node(statement, at) {
+        finding.worsen(Class::Write, Rule::NodeSetting, name);
+    }
     match facts.function(statement.qualifier(at), name) {
         Some(Verdict::Harmless) => {}
         Some(verdict) => finding.worsen(verdict.class(), verdict.rule(), name),

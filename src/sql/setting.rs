@@ -29,6 +29,11 @@ pub(super) fn set(statement: &Statement<'_>, change: &mut Change) {
     change.add(if is_default { Effects::SET | Effects::RESET } else { Effects::SET });
 }
 
+/// SET LOCAL, which `statement` begins with.
+pub(super) fn local(statement: &Statement<'_>, change: &mut Change) {
+    named(&statement.from(2), false, change);
+}
+
 /// RESET of one setting; `statement` begins with RESET.
 pub(super) fn reset(statement: &Statement<'_>, change: &mut Change) {
     let is_scope = statement.keyword(1) == K::Session && statement.keyword(2) == K::Authorization;
@@ -80,11 +85,12 @@ fn name(words: &Statement<'_>, change: &mut Change) -> usize {
 
 /// The call of `set_config` at `at`.
 pub(super) fn set_config(statement: &Statement<'_>, at: usize, change: &mut Change) {
+    let literal = statement.literal(at + 2).filter(|_| is_whole_argument(statement, at + 3));
     if is_local(statement, at) {
+        literal.and_then(plain_string).into_iter().for_each(|name| change.name_setting(name));
         return change.add(Effects::LOCAL);
     }
     change.add(Effects::SET);
-    let literal = statement.literal(at + 2).filter(|_| is_whole_argument(statement, at + 3));
     match literal {
         Some(literal) if is_parameter(literal) => return change.add(Effects::HIDDEN),
         Some(literal) if let Some(name) = plain_string(literal) => return change.name_setting(name),
@@ -92,6 +98,12 @@ pub(super) fn set_config(statement: &Statement<'_>, at: usize, change: &mut Chan
     }
     change.add(Effects::SET_UNNAMED);
     harvest(statement, change);
+}
+
+/// The call of `current_setting` at `at` asks for what is the node's own, or how the transaction stands there.
+pub(super) fn is_of_node(statement: &Statement<'_>, at: usize) -> bool {
+    let name = statement.literal(at + 2).and_then(plain_string).unwrap_or_default();
+    [&b"transaction_read_only"[..], b"in_hot_standby"].iter().any(|of_node| name.eq_ignore_ascii_case(of_node))
 }
 
 /// After a first argument: a comma, maybe behind a cast to a type of one word.

@@ -83,6 +83,20 @@ impl<'a> Bind<'a> {
         Ok(Self { portal, statement, rest: body })
     }
 
+    /// The values of its parameters that are not NULL, as far as it is well formed.
+    pub fn parameters(&self) -> impl Iterator<Item = &'a [u8]> {
+        let formats = self.rest.first_chunk::<2>().map_or(0, |count| 2 * usize::from(u16::from_be_bytes(*count)));
+        let mut rest = self.rest.get(2 + formats + 2..).unwrap_or_default();
+        let value = move || {
+            let (length, after) = rest.split_first_chunk::<4>()?;
+            let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+            let (value, after) = after.split_at_checked(length)?;
+            rest = after;
+            Some(value)
+        };
+        std::iter::from_fn(value)
+    }
+
     pub fn write(&self, out: &mut Vec<u8>) {
         put(out, tag::BIND, |out| {
             put_cstr(out, self.portal);
@@ -165,7 +179,9 @@ mod tests {
         assert_eq!(Parse::read(body(&out)).unwrap(), parse);
 
         out.clear();
-        let bind = Bind { portal: b"", statement: b"s1", rest: &[0, 0, 0, 0, 0, 0] };
+        let values = b"\0\x01\0\0\0\x03\0\0\0\x02ab\xff\xff\xff\xff\0\0\0\x01c\0\0";
+        let bind = Bind { portal: b"", statement: b"s1", rest: values };
+        assert_eq!(bind.parameters().collect::<Vec<_>>(), [&b"ab"[..], b"", b"c"]);
         bind.write(&mut out);
         assert_eq!(Bind::read(body(&out)).unwrap(), bind);
 

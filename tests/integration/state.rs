@@ -140,7 +140,13 @@ const LOOKS: &[&str] = &[
 ];
 
 const TWO_SCHEMAS: &str = "SET ROLE app; CREATE TABLE t (id int); INSERT INTO t VALUES (1); \
-                           CREATE SCHEMA other; CREATE TABLE other.t (a text); INSERT INTO other.t VALUES ('other')";
+                           CREATE SCHEMA other; CREATE TABLE other.t (a text); INSERT INTO other.t VALUES ('other');
+    CREATE FUNCTION set_x(text) RETURNS text LANGUAGE sql AS $$SELECT set_config('my.x', $1, false)$$;
+    CREATE FUNCTION set_any(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN set_config($1, $2, false); END$$;
+    CREATE FUNCTION make_temp() RETURNS void LANGUAGE plpgsql AS $$BEGIN CREATE TEMP TABLE t AS SELECT 'hidden'; END$$;
+    CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM set_x(NEW.x); RETURN NULL; END$$;
+    CREATE TABLE setting (x text);
+    CREATE TRIGGER sets BEFORE INSERT ON setting FOR EACH ROW EXECUTE FUNCTION on_insert()";
 
 /// Start-up parameters that a client may come with.
 const LOGINS: &[&[(&str, &str)]] = &[
@@ -248,8 +254,12 @@ fn notifications_come_while_idle(env: &Env) {
     });
 }
 
-/// Any will do; more only take longer.
-const SEEDS: std::ops::Range<u64> = 0..2;
+/// Any will do; more only take longer. `INTERLEAVINGS=0..100` runs others.
+fn seeds() -> std::ops::Range<u64> {
+    let asked = std::env::var("INTERLEAVINGS").unwrap_or_else(|_| "0..2".to_owned());
+    let (first, end) = asked.split_once("..").unwrap();
+    first.parse().unwrap()..end.parse().unwrap()
+}
 
 /// One step of a client.
 #[derive(Clone, Debug)]
@@ -277,16 +287,13 @@ impl Pair {
 
 const HOLDING: &[&str] = &[
     "BEGIN",
-    "SET TimeZone = 'Europe/Rome'",
-    "SET search_path = other",
-    "SELECT set_config('my.x', 'set', false)",
+    "SELECT set_config('my.' || 'x', 'set', false)",
+    "SELECT set_any('my.x', 'any')",
     "CREATE TEMP TABLE t AS SELECT 'temp' AS x",
-    "PREPARE p AS SELECT 'prepared'",
+    "SELECT make_temp()",
     "DECLARE c CURSOR WITH HOLD FOR VALUES ('held')",
     "SELECT pg_try_advisory_lock(1)",
     "LISTEN channel",
-    "SET DateStyle = 'SQL'; SET DateStyle = 'nonsense'",
-    "BEGIN; SET TimeZone = 'Europe/Rome'; COMMIT; SELECT 1/0",
 ];
 
 /// What a READ ONLY transaction on a replica cannot do has an error of ours, so these are whole.
@@ -307,6 +314,43 @@ const ANYTIME: &[&str] = &[
     "DISCARD TEMP",
     "SELECT pg_advisory_unlock_all()",
     "DEALLOCATE ALL; SELECT 1/0",
+    "SET TimeZone = 'Europe/Rome'",
+    "SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE",
+    "SET search_path = other",
+    "SET search_path = public, \"other\", pg_catalog",
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "SET DateStyle = 'SQL, DMY'; SET work_mem = '1MB'",
+    "SET client_encoding = 'LATIN1'",
+    "SET standard_conforming_strings = off",
+    "SET application_name = 'an application''s'",
+    "SET statement_timeout = 77777",
+    "SELECT set_config('my.x', 'set', false), set_config('IntervalStyle', 'iso_8601', false)",
+    "SELECT set_x('by a function')",
+    "DO $$BEGIN PERFORM set_config('my.x', 'by a block', false); SET work_mem = '2MB'; END$$",
+    "INSERT INTO setting VALUES ('by a trigger')",
+    "SET ROLE other",
+    "SET ROLE NONE",
+    "RESET ROLE",
+    "RESET SESSION AUTHORIZATION",
+    "RESET ALL",
+    "RESET TimeZone",
+    "SET search_path TO DEFAULT",
+    "RESET application_name",
+    "SET DateStyle = 'SQL'; SET DateStyle = 'nonsense'",
+    "BEGIN; SET TimeZone = 'Europe/Rome'; COMMIT; SELECT 1/0",
+    "BEGIN; SET search_path = other; SAVEPOINT s; SET TimeZone = 'Asia/Kabul'; ROLLBACK TO s; COMMIT",
+    "BEGIN; SET ROLE other; RESET TimeZone; ROLLBACK",
+    "BEGIN; SELECT set_x('undone'); ROLLBACK",
+    "PREPARE p AS SELECT 'prepared'",
+    "PREPARE q(text) AS SELECT $1, t.*::text FROM t",
+    "EXECUTE p",
+    "EXECUTE q('it''s (here)')",
+    "EXECUTE a",
+    "EXPLAIN (COSTS OFF) EXECUTE p",
+    "EXECUTE p; EXECUTE q('x')",
+    "DEALLOCATE p",
+    "DEALLOCATE PREPARE \"q\"",
+    "DEALLOCATE a",
 ];
 
 const TEXTS: &[&str] = &[
@@ -314,6 +358,8 @@ const TEXTS: &[&str] = &[
     "SELECT timestamptz '2020-02-03 12:00+00'",
     "SELECT timestamptz '2020-02-03 12:00'",
     "SELECT $1::text",
+    "SELECT set_config($1, 'by a parameter', false)",
+    "EXECUTE p",
     "SELECT 1/0",
     "nonsense",
 ];
@@ -332,7 +378,7 @@ fn step(random: &mut fastrand::Rng, may_hold: bool) -> (Step, bool) {
             (Step::Send([parse(name, text), sync()].concat(), format!("parse {name:?} {text}")), false)
         }
         52..70 => {
-            let parameters: &[&str] = if random.bool() { &["value"] } else { &[] };
+            let parameters: &[&str] = [&[][..], &["value"], &["my.x"]][random.usize(..3)];
             let frames = [bind(name, parameters), execute(), sync()].concat();
             (Step::Send(frames, format!("run {name:?} {parameters:?}")), false)
         }
@@ -348,7 +394,7 @@ fn any_interleaving_is_as_good_as_own_connections(env: &Env) {
     let settings = "[pool]\ndefault_pool_size = 2\nmax_prepared_statements = 3\n";
     let proxy = Proxy::start(&env.shared().cluster, settings);
     let (proxied, direct) = (proxy.target(&database.name), own.node(0));
-    for seed in SEEDS {
+    for seed in seeds() {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut pairs: Vec<_> = (0..10).map(|n| Pair::new(&proxied, &direct, n % LOGINS.len())).collect();
         let mut history: Vec<String> = Vec::new();
