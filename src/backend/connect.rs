@@ -151,6 +151,7 @@ impl Greeting {
             reported: self.reported,
             prepared: Prepared::new(endpoint.max_prepared_statements),
             tainted: false,
+            sequences_of: 0,
             applied: Arc::default(),
             cancel: Arc::new(CancelTarget::new(Arc::clone(endpoint), self.key)),
             connected_at: Instant::now(),

@@ -34,6 +34,8 @@ pub struct Server {
     pub prepared: Prepared,
     /// It holds state that the next client must not see: it must be cleaned before it is lent again.
     pub tainted: bool,
+    /// The session for which `currval` and `lastval` answer here; 0: nobody's.
+    pub sequences_of: u64,
     /// The parameters that it was brought to.
     applied: Arc<Params>,
     cancel: Arc<CancelTarget>,
@@ -52,23 +54,29 @@ impl Server {
         self.connected_at
     }
 
-    /// Writes what brings it to the session's parameters. True: a Query was written, whose answer the client must not
-    /// see.
-    pub fn put_sync(&mut self, wanted: &Arc<Params>, out: &mut Vec<u8>) -> bool {
+    /// Writes what brings it to the session's parameters: so many Queries, whose answers the client must not see.
+    pub fn put_sync(&mut self, wanted: &Arc<Params>, out: &mut Vec<u8>) -> usize {
         if Arc::ptr_eq(&self.applied, wanted) {
-            return false;
+            return 0;
         }
-        let differs = self.applied != *wanted;
-        if differs {
-            self.applied.put_change(wanted, out);
-        }
+        let queries = if self.applied == *wanted { 0 } else { self.applied.put_change(wanted, out) };
         self.applied = Arc::clone(wanted);
-        differs
+        queries
     }
 
-    /// The client has reset all parameters (RESET ALL, DISCARD ALL).
-    pub fn parameters_were_reset(&mut self) {
-        self.applied = Arc::default();
+    /// It has other parameters than the session wants.
+    pub fn needs_sync(&self, wanted: &Arc<Params>) -> bool {
+        !Arc::ptr_eq(&self.applied, wanted) && self.applied != *wanted
+    }
+
+    /// The parameters that it was brought to, or that it said it has.
+    pub fn applied(&self) -> &Arc<Params> {
+        &self.applied
+    }
+
+    /// The client has changed its parameters.
+    pub fn has_parameters(&mut self, params: Arc<Params>) {
+        self.applied = params;
     }
 
     /// Ends a transaction that its client has left, and discards all session state.
@@ -87,8 +95,9 @@ impl Server {
             .await
             .map_err(|_| Error::node("a server did not answer DISCARD ALL in time"))??;
         self.prepared.clear();
-        self.parameters_were_reset();
+        self.applied = Arc::default();
         self.tainted = false;
+        self.sequences_of = 0;
         Ok(())
     }
 
@@ -98,7 +107,10 @@ impl Server {
     /// What the server says of a value that it does not take, in its own words; the server must be closed then.
     pub async fn sync(&mut self, wanted: &Arc<Params>) -> Result<()> {
         let mut change = Vec::new();
-        if self.put_sync(wanted, &mut change) { self.ask(&change, 1).await } else { Ok(()) }
+        match self.put_sync(wanted, &mut change) {
+            0 => Ok(()),
+            queries => self.ask(&change, queries).await,
+        }
     }
 
     /// Sends Queries of ours and reads up to the last answer, keeping only what it says of the server.

@@ -10,7 +10,8 @@ use hashlink::LinkedHashMap;
 use parking_lot::Mutex;
 
 use super::params::Params;
-use crate::wire::frontend::{Parse, Target, tag};
+use crate::sql::rename;
+use crate::wire::frontend::{Parse, Target, put_query, tag};
 
 /// A statement as clients prepared it; the same text and types are the same statement.
 #[derive(Debug)]
@@ -18,7 +19,8 @@ pub struct Statement {
     id: u64,
     name: Box<[u8]>,
     text: Box<[u8]>,
-    types: Box<[u8]>,
+    /// `None`: the text is a PREPARE.
+    types: Option<Box<[u8]>>,
 }
 
 impl Statement {
@@ -31,8 +33,17 @@ impl Statement {
         &self.text
     }
 
-    pub fn put_parse(&self, out: &mut Vec<u8>) {
-        Parse { name: &self.name, text: &self.text, types: &self.types }.write(out);
+    /// It was made with SQL's PREPARE, and is prepared again by running its text.
+    pub fn is_sql(&self) -> bool {
+        self.types.is_none()
+    }
+
+    /// Writes what prepares it on a server: a Parse, or a Query if it was made with SQL.
+    pub fn put_prepare(&self, out: &mut Vec<u8>) {
+        match &self.types {
+            Some(types) => Parse { name: &self.name, text: &self.text, types }.write(out),
+            None => put_query(out, &self.text),
+        }
     }
 }
 
@@ -70,15 +81,34 @@ impl Statements {
         statement
     }
 
+    /// Nobody gets it any more who does not have it.
+    pub fn retire(&self, statement: &Arc<Statement>) {
+        self.known.lock().retain(|_, known| known.as_ptr() != Arc::as_ptr(statement));
+    }
+
+    /// The statement that takes the place of one that has become useless.
+    pub fn renew(&self, statement: &Arc<Statement>, params: &Arc<Params>) -> Arc<Statement> {
+        self.retire(statement);
+        let types = statement.types.as_deref().unwrap_or_default();
+        self.intern(&Parse { name: b"", text: &statement.text, types }, params)
+    }
+
     /// A statement that nobody else gets.
     pub fn own(&self, parse: &Parse<'_>) -> Arc<Statement> {
+        let (id, name) = self.next_name();
+        Arc::new(Statement { id, name, text: parse.text.into(), types: Some(parse.types.into()) })
+    }
+
+    /// One that a PREPARE makes, which nobody else gets either; `None` if its text cannot have another name in it.
+    pub fn own_sql(&self, prepare: &[u8]) -> Option<Arc<Statement>> {
+        let (id, name) = self.next_name();
+        let text = rename(prepare, &name)?.into();
+        Some(Arc::new(Statement { id, name, text, types: None }))
+    }
+
+    fn next_name(&self) -> (u64, Box<[u8]>) {
         let id = self.next_id.fetch_add(1, Relaxed);
-        Arc::new(Statement {
-            id,
-            name: format!("{}{id}", self.prefix).into_bytes().into(),
-            text: parse.text.into(),
-            types: parse.types.into(),
-        })
+        (id, format!("{}{id}", self.prefix).into_bytes().into())
     }
 }
 
@@ -106,6 +136,11 @@ impl Prepared {
         let (_, evicted) = evicted?;
         Target::Statement(evicted.name()).write(tag::CLOSE, out);
         Some(evicted)
+    }
+
+    /// Notes that the server has it, be it one too many for a moment.
+    pub fn insert(&mut self, statement: &Arc<Statement>) {
+        self.statements.insert(statement.id, Arc::clone(statement));
     }
 
     /// The server turned out to have it still; it is the next one to go.

@@ -123,9 +123,22 @@ impl<S: Pooled> Pool<S> {
 
     /// A server without waiting, the right to connect one, or a place in the queue.
     pub fn attempt(self: &Arc<Self>, worker: WorkerId) -> Attempt<S> {
+        self.attempt_by(worker, |store| store.take(worker))
+    }
+
+    /// The same, with a preference among the idle servers; `or_grow`: a new one is better than one that does not fit.
+    pub fn attempt_fitting(self: &Arc<Self>, worker: WorkerId, or_grow: bool, fits: impl Fn(&S) -> bool) -> Attempt<S> {
+        self.attempt_by(worker, |store| store.take_fitting(worker, or_grow, |parked| fits(&parked.server)))
+    }
+
+    fn attempt_by(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        take: impl Fn(&mut Store<Turn<S>, Parked<S>>) -> Next<Parked<S>>,
+    ) -> Attempt<S> {
         loop {
             let mut store = self.store.lock();
-            let (parked, home) = match store.take(worker) {
+            let (parked, home) = match take(&mut store) {
                 Next::Own(parked) => (parked, worker),
                 Next::Foreign { parked, home } => (parked, home),
                 Next::Grow => return Attempt::Connect(Place::new(Arc::clone(self))),

@@ -78,6 +78,23 @@ impl<T, S> Store<T, S> {
         }
     }
 
+    /// The idle server released last that fits; a new one if that is better than one that does not; else any.
+    pub(super) fn take_fitting(&mut self, worker: WorkerId, or_grow: bool, fits: impl Fn(&S) -> bool) -> Next<S> {
+        let own = worker.0 % self.idle.len();
+        let others = (0..self.idle.len()).filter(|home| *home != own);
+        for home in std::iter::once(own).chain(others) {
+            if let Some(at) = self.idle[home].iter().rposition(|idle| fits(&idle.server)) {
+                let parked = self.idle[home].remove(at).server;
+                return if home == own { Next::Own(parked) } else { Next::Foreign { parked, home: WorkerId(home) } };
+            }
+        }
+        if or_grow && self.taken < self.size {
+            self.taken += 1;
+            return Next::Grow;
+        }
+        self.take(worker)
+    }
+
     pub(super) fn wait(&mut self, waiter: oneshot::Sender<T>) {
         self.waiters.push_back(waiter);
     }

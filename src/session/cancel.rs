@@ -4,6 +4,7 @@
 //! never given to another session: it is closed when its session is done with it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -84,6 +85,7 @@ impl CancelSlot {
 #[derive(Debug, Default)]
 pub struct Cancels {
     sessions: Mutex<HashMap<i32, Arc<CancelSlot>>>,
+    registered: AtomicU64,
 }
 
 /// Protocol 3.0 has room for no more.
@@ -113,7 +115,13 @@ impl Cancels {
             let slot = CancelSlot { secret: secret.clone(), doing: Mutex::default(), give_up_waiting: Notify::new() };
             let slot = Arc::new(slot);
             sessions.insert(process_id, Arc::clone(&slot));
-            return Ok(Registration { cancels: Arc::clone(self), key: CancelKey { process_id, secret }, slot });
+            let session = self.registered.fetch_add(1, Relaxed) + 1;
+            return Ok(Registration {
+                session,
+                cancels: Arc::clone(self),
+                key: CancelKey { process_id, secret },
+                slot,
+            });
         }
     }
 
@@ -139,6 +147,8 @@ fn is_equal(one: &[u8], other: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Registration {
     cancels: Arc<Cancels>,
+    /// Not zero; no two sessions of the process have the same.
+    pub session: u64,
     pub key: CancelKey,
     pub slot: Arc<CancelSlot>,
 }

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::batch::{Bounds, check};
@@ -13,12 +12,12 @@ use super::buffers::Buffers;
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
+use super::settings::Settings;
 use super::statements::ClientStatements;
 use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::Watch;
 use super::{Classify, Client, Held};
-use crate::backend::params::Params;
 use crate::backend::prepared::Statements;
 use crate::error::{Error, Result};
 use crate::sql::Class;
@@ -61,9 +60,11 @@ pub struct Exchange<'a> {
     pub bounds: Bounds,
     pub client_buffers: &'a Buffers,
     pub server_buffers: &'a Buffers,
+    /// The server is the client's alone.
+    pub verbatim: bool,
     pub interner: &'a Statements,
-    pub meaning: &'a Arc<Params>,
-    /// The session has settings that others do not have.
+    pub settings: &'a mut Settings,
+    /// What is prepared now means what it does to nobody else.
     pub apart: bool,
     pub classify: Classify<'a>,
     /// Learns what an open batch goes on to do.
@@ -173,7 +174,7 @@ impl Exchange<'_> {
 
     /// Shows the client what the relay has for it, unless that may still be taken back.
     fn poll_show(&mut self, cx: &mut Context<'_>) -> std::result::Result<Poll<()>, Outcome> {
-        self.watch.show(self.relay.pending_bytes() > HELD_BACK_BYTES);
+        self.watch.show(self.is_settled() || self.relay.pending_bytes() > HELD_BACK_BYTES);
         if self.watch.holds_back() {
             return Ok(Poll::Ready(()));
         }
@@ -210,7 +211,7 @@ impl Exchange<'_> {
 
     fn walk(&mut self) -> std::result::Result<(), Outcome> {
         let server = &mut *self.held.lease;
-        let mut observer = self.watch.observe(&mut server.reported, &mut server.status);
+        let mut observer = self.watch.observe(&mut server.reported, &mut server.status, self.settings);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
         if !self.watch.holds_back() {
@@ -340,8 +341,10 @@ impl Exchange<'_> {
     fn translator(&mut self) -> Translator<'_> {
         let server = &mut *self.held.lease;
         Translator {
+            verbatim: self.verbatim,
+            names_in_sql: self.survey.in_sql.is_some(),
             interner: self.interner,
-            meaning: self.meaning,
+            meaning: self.settings.meaning(),
             apart: self.apart,
             statements: self.statements,
             prepared: &mut server.prepared,

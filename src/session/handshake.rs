@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::replication::{Link, Opened};
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, SeatGuard, Shared, Worker};
-use super::{Client, Ledger, Lexis, Outbound, Pins, Relay, Session, Transaction};
+use super::{Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -173,7 +173,7 @@ struct Guest {
     registration: Registration,
     mode: PoolMode,
     params: Arc<Params>,
-    reported: Reported,
+    reported: Arc<Reported>,
 }
 
 async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
@@ -242,7 +242,7 @@ async fn greet(
     cluster: &Cluster,
     pools: &PoolSet,
     startup: &Startup,
-) -> Result<(Arc<Params>, Reported)> {
+) -> Result<(Arc<Params>, Arc<Reported>)> {
     let greeting = if let Some(greeting) = pools.greeting() {
         greeting
     } else {
@@ -259,17 +259,17 @@ async fn greet(
         }
     }
     if params.is_empty() {
-        return Ok((Arc::default(), (*greeting).clone()));
+        return Ok((Arc::default(), greeting));
     }
     if let Some(proven) = pools.proven(&params) {
-        return Ok((Arc::clone(&proven.params), (*proven.reported).clone()));
+        return Ok((Arc::clone(&proven.params), Arc::clone(&proven.reported)));
     }
     let params = Arc::new(params);
     let mut lease = any_server(worker, cluster, pools).await?;
     lease.sync(&params).await?;
     let proven = pools.learn_proven(params, &lease.reported);
     lease.release(worker.now());
-    Ok((Arc::clone(&proven.params), (*proven.reported).clone()))
+    Ok((Arc::clone(&proven.params), Arc::clone(&proven.reported)))
 }
 
 /// A server of the primary, or of any node when there is none: their greetings are alike.
@@ -296,7 +296,7 @@ impl Admitted {
     /// What the client reads when it is in.
     fn welcome(&self) -> Vec<u8> {
         let (reported, key) = match self {
-            Self::Session(guest) => (&guest.reported, &guest.registration.key),
+            Self::Session(guest) => (&*guest.reported, &guest.registration.key),
             Self::Replication(opened) => opened.greeting(),
         };
         let mut out = Vec::new();
@@ -325,18 +325,17 @@ impl Guest {
                 skipping: false,
             },
             mode: self.mode,
-            meaning: self.params.for_meaning(),
-            params: self.params,
+            settings: Settings::new(self.params, self.reported),
             client,
             collector: Collector::default(),
-            lexis: Lexis::of(&self.reported),
             statements: ClientStatements::new(limits.max_client_statements),
             ledger: Ledger::default(),
             out: Outbound::default(),
             relay: Relay::default(),
             held: None,
             pins: Pins::default(),
-            transaction: Transaction::default(),
+            unaudited: Unaudited::default(),
+            ddl_at: None,
             pipeline_open: false,
             skip_to_sync: false,
             ends_at_flush: false,

@@ -7,8 +7,8 @@ use bytes::Buf;
 use super::batch::End;
 use super::exchange::Outcome;
 use super::rescue::Cause;
-use super::survey::Survey;
-use super::watch::Watch;
+use super::survey::{Survey, Work};
+use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
 use crate::config::Fallback;
@@ -18,20 +18,25 @@ use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
 use crate::sql::{Class, Effects};
 use crate::types::{NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::{Bind, Target, tag};
 
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
     pub bytes: usize,
     pub end: End,
     pub survey: Survey,
-    /// Run twice, it does no harm, and its bytes are here until it is done.
-    may_rerun: bool,
+    reruns: Reruns,
 }
 
 impl Task {
     pub fn new(bytes: usize, end: End, survey: Survey) -> Self {
-        let may_rerun = survey.class != Class::Write && matches!(end, End::Query | End::Sync);
-        Self { bytes, end, survey, may_rerun }
+        let is_here = matches!(end, End::Query | End::Sync);
+        let reruns = Reruns {
+            elsewhere: is_here && survey.class != Class::Write,
+            anew: matches!(end, End::Sync | End::Flush) && survey.describes && !survey.transaction_control,
+        };
+        Self { bytes, end, survey, reruns }
     }
 
     /// More of it is to come.
@@ -45,6 +50,8 @@ impl Task {
 struct Tried {
     avoid: NodeSet,
     rescued: bool,
+    /// Its statements have been prepared anew.
+    renewed: bool,
     /// The server was leased as a replica for this batch alone.
     on_fresh_replica: bool,
 }
@@ -83,7 +90,7 @@ impl Session {
                 tried.on_fresh_replica = false;
                 self.check_lasting_effects(&task.survey).map(|()| Some(reason))
             }
-            Route::To(node, reason) => match self.obtain(node, on_replica).await {
+            Route::To(node, reason) => match self.obtain(node, on_replica, task.survey.effects).await {
                 Ok(()) => {
                     tried.on_fresh_replica = on_replica;
                     Ok(Some(reason))
@@ -100,16 +107,20 @@ impl Session {
     fn route(&self, survey: &Survey, tried: Tried) -> (Route, bool) {
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
+        let serializable = self.settings.is_serializable();
+        // Of what it has just made, the session's reads must know what it is, and find it where they go.
+        let unknown = self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at));
+        let behind = self.ddl_at.into_iter().flat_map(|at| view.not_covering(at));
         let request = Request {
-            class: survey.class,
+            class: if serializable || unknown { Class::Write } else { survey.class },
             hint: survey.hint,
-            begins_read_only: survey.begins.is_some_and(|begin| begin.read_only),
+            begins_read_only: !serializable && survey.begins.is_some_and(|begin| begin.read_only),
             stay: self.stay(),
             split: settings.split && self.mode == PoolMode::Transaction,
             rescued: tried.rescued,
             fallback: settings.fallback,
             last_replica: self.last_replica,
-            avoid: tried.avoid,
+            avoid: behind.fold(tried.avoid, NodeSet::with),
         };
         let route = route(&request, &view, self.worker.now(), |below| fastrand::usize(..below));
         let on_replica = matches!(route, Route::To(node, _) if view.primary != Some(node));
@@ -164,8 +175,8 @@ impl Session {
         ))
     }
 
-    async fn obtain(&mut self, node: NodeId, on_replica: bool) -> Result<()> {
-        let lease = match self.pools.pools()[node.index()].attempt(self.worker.id) {
+    async fn obtain(&mut self, node: NodeId, on_replica: bool, effects: Effects) -> Result<()> {
+        let lease = match self.attempt(node, effects) {
             Attempt::Server(lease) => lease,
             // On the heap, because connecting needs much more state than an idle session should carry.
             attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
@@ -175,6 +186,22 @@ impl Session {
         }
         self.held = Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false });
         Ok(())
+    }
+
+    /// A session finds its sequences where it left them, and leaves those of others alone, as far as servers go.
+    fn attempt(&self, node: NodeId, effects: Effects) -> Attempt<Server> {
+        let (pool, worker, session) = (&self.pools.pools()[node.index()], self.worker.id, self.registration.session);
+        if effects.intersects(Effects::CURRVAL) {
+            pool.attempt_fitting(worker, false, |server| server.sequences_of == session)
+        } else if effects.intersects(Effects::SEQUENCE) {
+            pool.attempt_fitting(
+                worker,
+                true,
+                |server| matches!(server.sequences_of, owner if owner == 0 || owner == session),
+            )
+        } else {
+            pool.attempt(worker)
+        }
     }
 
     /// Waits for a server to be connected or to become free.
@@ -200,27 +227,44 @@ impl Session {
     async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
-        self.ends_at_flush = task.end == End::Flush && task.survey.only_prepares && !self.pipeline_open && !skipped;
-        if let Err(error) = self.write_batch(task) {
+        self.ends_at_flush =
+            task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
+        self.ends_at_flush &= self.mode != PoolMode::Session;
+        // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
+        let is_harmless = task.reruns.elsewhere && tried.on_fresh_replica;
+        let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
+        let prepared = match written {
+            Ok(()) => self.bring_named_in_sql(&task.survey).await?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared.and_then(|()| self.write_batch(task)) {
             self.take_back_unsent();
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let watch = Watch::new(task.may_rerun && tried.on_fresh_replica, task.is_open(), skipped);
+        let is_free = self.status() == TransactionStatus::Idle && !self.pipeline_open;
+        let reruns = Reruns {
+            elsewhere: task.reruns.elsewhere && tried.on_fresh_replica,
+            anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
+        };
+        let watch = Watch::new(reruns, task.is_open(), skipped);
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
-        if let Some(error) = watch.sync_error.take() {
-            self.abandon_held();
-            return Err(Ended::Farewell(error));
-        }
         match outcome {
             Outcome::Settled => {
+                if watch.error == Some(*b"0A000") {
+                    self.retire_statements(task.bytes, false);
+                }
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
-                self.settle(&survey, &mut watch, reason)?;
+                self.settle(&survey, &mut watch, reason).await?;
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
+                if watch.refused() == Some(Cause::StalePlan) {
+                    // Before what the batch has defined is taken back.
+                    self.retire_statements(task.bytes, true);
+                }
                 self.learn_from_refusal(&survey, &watch, tried);
                 Ok(Ok(Try::Again))
             }
@@ -249,20 +293,49 @@ impl Session {
         let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
-        if cause.is_the_statements() {
-            tried.rescued = true;
-            if let Some(fingerprint) = survey.fingerprint {
-                let memory = self.worker.shared.config.routing.rescue_memory;
-                self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
-            }
-        } else {
+        if let Some(fingerprint) = survey.fingerprint.filter(|_| cause.is_the_statements()) {
+            let memory = self.worker.shared.config.routing.rescue_memory;
+            self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
+        }
+        tried.rescued |= cause.needs_primary();
+        tried.renewed |= cause == Cause::StalePlan;
+        if cause != Cause::StalePlan {
             tried.avoid = tried.avoid.with(held.node);
         }
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict => {}
+            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan => {}
         }
         self.give_back(held, watch.server_gone);
+    }
+    /// The plan of some statement that the batch names no longer fits its tables. Whoever prepares it from now on gets
+    /// a new one; so does this client at once if it is `renewed`, because it is told what the new one is.
+    fn retire_statements(&mut self, bytes: usize, renewed: bool) {
+        let (statements, interner) = (&mut self.statements, &self.worker.shared.statements);
+        for_each_named(&self.client.input[..bytes.min(self.client.input.len())], |name| {
+            let Some(statement) = statements.get(name).filter(|statement| !statement.is_sql()) else { return };
+            if renewed {
+                let statement = interner.renew(statement, self.settings.meaning());
+                // It has this name already, so no limit is in the way.
+                let _ = statements.define(name, statement);
+            } else {
+                interner.retire(statement);
+            }
+        });
+    }
+}
+
+/// The names of statements that a batch binds or describes.
+fn for_each_named(mut rest: &[u8], mut visit: impl FnMut(&[u8])) {
+    while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
+        let (frame, after) = rest.split_at(header.frame_bytes);
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        match (header.tag, Bind::read(body), Target::read(body)) {
+            (tag::BIND, Ok(bind), _) => visit(bind.statement),
+            (tag::DESCRIBE, _, Ok(Target::Statement(name))) => visit(name),
+            _ => {}
+        }
+        rest = after;
     }
 }

@@ -28,6 +28,8 @@ pub enum Owed {
     HiddenReady,
     /// Everything up to ReadyForQuery, for a Query or a FunctionCall.
     Query,
+    /// The same for a Query that prepares a statement.
+    Prepare { statement: Arc<Statement>, undo: Option<Undo> },
     /// The same for a Query of ours that the client does not see.
     Hidden,
     /// Nothing: the client has ended what it copies in.
@@ -105,6 +107,11 @@ impl Ledger {
         self.owed.is_empty()
     }
 
+    /// The server answers something that the client does not see.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Hidden))
+    }
+
     /// True while the server ignores messages until a Sync.
     pub fn is_skipping(&self) -> bool {
         self.skipping
@@ -131,6 +138,8 @@ impl Ledger {
     /// Judges a frame by its tag and moves on.
     pub fn judge(&mut self, tag: u8) -> Verdict {
         match tag {
+            // Of a question of ours, only its end and its failure matter here.
+            b'1' | b'2' | b'3' if self.is_hidden() => Verdict::Drop,
             b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
             b'C' | b'I' | b's' => self.executed(),
@@ -147,7 +156,7 @@ impl Ledger {
     fn visible(&self) -> Verdict {
         match self.owed.front() {
             Some(Owed::Hidden) => Verdict::Drop,
-            Some(Owed::Query | Owed::Execute | Owed::Describe) => Verdict::Pass,
+            Some(Owed::Query | Owed::Prepare { .. } | Owed::Execute | Owed::Describe) => Verdict::Pass,
             _ => Verdict::Violation,
         }
     }
@@ -218,6 +227,10 @@ impl Ledger {
                 Verdict::Drop
             }
             Some(Owed::Query | Owed::Ready) => Verdict::Ready,
+            Some(Owed::Prepare { undo, .. }) => {
+                self.done.extend(undo);
+                Verdict::Ready
+            }
             _ => Verdict::Violation,
         }
     }
@@ -235,11 +248,16 @@ impl Ledger {
     }
 
     fn error(&mut self) -> Verdict {
-        match self.owed.front() {
+        match self.owed.front_mut() {
             Some(Owed::Hidden) => return Verdict::HiddenError,
             None => return Verdict::Farewell,
             // ReadyForQuery follows.
             Some(Owed::Query) => return Verdict::Pass,
+            Some(Owed::Prepare { statement, undo }) => {
+                self.missed.push(Missed::Parse(Arc::clone(statement)));
+                self.undone.extend(undo.take());
+                return Verdict::Pass;
+            }
             Some(_) => {}
         }
         if std::mem::take(&mut self.copying_in) {
@@ -262,6 +280,10 @@ impl Ledger {
         match owed {
             Owed::Parse { statement, undo, .. } => {
                 self.missed.extend(statement.map(Missed::Parse));
+                self.undone.extend(undo);
+            }
+            Owed::Prepare { statement, undo } => {
+                self.missed.push(Missed::Parse(statement));
                 self.undone.extend(undo);
             }
             Owed::Local { undo, .. } => self.undone.extend(undo),

@@ -4,6 +4,7 @@
 //! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
+mod audit;
 mod batch;
 mod buffers;
 pub mod cancel;
@@ -17,10 +18,12 @@ mod pins;
 mod relay;
 mod replication;
 mod rescue;
+mod settings;
 mod settle;
 mod statements;
 mod survey;
 mod translate;
+mod unseen;
 mod wait;
 mod watch;
 pub mod worker;
@@ -28,7 +31,7 @@ pub mod worker;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
@@ -41,12 +44,12 @@ use self::ledger::Ledger;
 use self::outbound::Outbound;
 use self::pins::Pins;
 use self::relay::Relay;
+use self::settings::{Settings, Unaudited};
 use self::statements::ClientStatements;
-use self::survey::Survey;
+use self::survey::{Survey, Work};
 use self::wait::Arrival;
 use self::worker::{Leave, SeatGuard, Worker};
 use crate::backend::Server;
-use crate::backend::params::Params;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Origin;
 use crate::net::stream::Stream;
@@ -108,15 +111,6 @@ struct Lexis {
     safe_encoding: bool,
 }
 
-/// What the transaction under way has done so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Transaction {
-    /// It has changed the catalog.
-    ddl_seen: bool,
-    /// It has settings of its own.
-    local_settings: bool,
-}
-
 /// A logged-in client.
 struct Session {
     worker: Rc<Worker>,
@@ -127,20 +121,18 @@ struct Session {
     registration: Registration,
     bounds: Bounds,
     mode: PoolMode,
-    /// What the client asked for at login; follows it from server to server.
-    params: Arc<Params>,
-    /// Those of them that a statement's meaning may depend on.
-    meaning: Arc<Params>,
+    settings: Settings,
     client: Client,
     collector: Collector,
-    lexis: Lexis,
     statements: ClientStatements,
     ledger: Ledger,
     out: Outbound,
     relay: Relay,
     held: Option<Held>,
     pins: Pins,
-    transaction: Transaction,
+    unaudited: Unaudited,
+    /// When the client had the answer to the last statement that may have changed the catalog.
+    ddl_at: Option<Instant>,
     /// Messages were sent that no Sync has ended yet.
     pipeline_open: bool,
     /// An error of ours stands for the rest of the client's messages, up to its Sync.
@@ -179,7 +171,7 @@ impl Session {
     /// Serves one batch from the survey to the settlement.
     async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
         let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
-        if self.held.is_none() && !survey.needs_server {
+        if self.held.is_none() && survey.work == Work::Nothing {
             return self.answer_alone(bytes).await;
         }
         match self.lead(Task::new(bytes, end, survey)).await? {
@@ -189,7 +181,7 @@ impl Session {
     }
 
     fn survey(&mut self, bytes: usize, end: End) -> Result<Survey> {
-        let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis };
+        let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.settings.lexis() };
         Survey::of(&self.client.input[..bytes], end, &self.statements, &mut classify)
     }
 

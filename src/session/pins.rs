@@ -1,4 +1,4 @@
-//! Why a session must keep its server although no transaction runs: state that cannot move yet.
+//! Why a session must keep its server although no transaction runs: state that cannot move.
 
 use crate::sql::Effects;
 
@@ -12,34 +12,79 @@ pub enum Pin {
     HoldCursor,
     AdvisoryLock,
     Session,
+    Sequence,
 }
 
-/// A pin, the effect that sets it, the effects that clear it, and whether the state survives an error in its batch.
+/// A pin: the effects that may set and clear it, and how to ask the server whether there is a reason for it.
 struct Rule {
     pin: Pin,
     set: Effects,
     clear: Effects,
-    survives_error: bool,
+    /// A condition in SQL; `None`: nobody can tell, so it stays until all is discarded.
+    holds: Option<&'static str>,
 }
 
-const RULES: [Rule; 7] = [
-    Rule { pin: Pin::Set, set: Effects::SET, clear: Effects::CLEAR_SET, survives_error: false },
-    Rule { pin: Pin::Prepare, set: Effects::PREPARE, clear: Effects::CLEAR_PREPARE, survives_error: true },
-    Rule { pin: Pin::Listen, set: Effects::LISTEN, clear: Effects::CLEAR_LISTEN, survives_error: false },
-    Rule { pin: Pin::Temp, set: Effects::TEMP, clear: Effects::CLEAR_TEMP, survives_error: false },
-    Rule { pin: Pin::HoldCursor, set: Effects::HOLD_CURSOR, clear: Effects::CLEAR_HOLD_CURSOR, survives_error: false },
+/// PostgreSQL's own objects only, by their full names, for a session's `search_path` may say anything.
+const RULES: [Rule; 8] = [
+    Rule { pin: Pin::Set, set: Effects::SET_UNNAMED, clear: Effects::NONE, holds: None },
+    Rule {
+        pin: Pin::Prepare,
+        set: Effects::PREPARE,
+        clear: Effects::CLEAR_PREPARE,
+        // Those with a name of ours follow their client.
+        holds: Some(
+            "EXISTS (SELECT FROM pg_catalog.pg_prepared_statement() \
+             WHERE from_sql AND NOT pg_catalog.starts_with(name, 'causeway_'))",
+        ),
+    },
+    Rule {
+        pin: Pin::Listen,
+        set: Effects::LISTEN,
+        clear: Effects::CLEAR_LISTEN,
+        holds: Some("EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
+    },
+    Rule {
+        pin: Pin::Temp,
+        set: Effects::TEMP,
+        clear: Effects::CLEAR_TEMP,
+        // What is in a temporary schema depends on it (2615 is pg_namespace), and that is indexed.
+        holds: Some(
+            "pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 AND EXISTS (SELECT FROM pg_catalog.pg_depend \
+             WHERE refclassid OPERATOR(pg_catalog.=) 2615 \
+             AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())",
+        ),
+    },
+    Rule {
+        pin: Pin::HoldCursor,
+        set: Effects::HOLD_CURSOR,
+        clear: Effects::CLEAR_HOLD_CURSOR,
+        holds: Some("EXISTS (SELECT FROM pg_catalog.pg_cursor() WHERE is_holdable)"),
+    },
     Rule {
         pin: Pin::AdvisoryLock,
         set: Effects::ADVISORY_LOCK,
         clear: Effects::CLEAR_ADVISORY_LOCK,
-        survives_error: true,
+        holds: Some(
+            "EXISTS (SELECT FROM pg_catalog.pg_lock_status() WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+             AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid())",
+        ),
     },
-    Rule { pin: Pin::Session, set: Effects::SESSION, clear: Effects::NONE, survives_error: true },
+    Rule { pin: Pin::Session, set: Effects::SESSION, clear: Effects::NONE, holds: None },
+    // Only in a database where somebody asks for them.
+    Rule { pin: Pin::Sequence, set: Effects::NONE, clear: Effects::NONE, holds: None },
 ];
 
 impl Pin {
-    pub const ALL: [Self; 7] =
-        [Self::Set, Self::Prepare, Self::Listen, Self::Temp, Self::HoldCursor, Self::AdvisoryLock, Self::Session];
+    pub const ALL: [Self; 8] = [
+        Self::Set,
+        Self::Prepare,
+        Self::Listen,
+        Self::Temp,
+        Self::HoldCursor,
+        Self::AdvisoryLock,
+        Self::Session,
+        Self::Sequence,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,22 +95,17 @@ impl Pin {
             Self::HoldCursor => "hold_cursor",
             Self::AdvisoryLock => "advisory_lock",
             Self::Session => "session_state",
+            Self::Sequence => "sequence",
         }
+    }
+
+    /// A condition in SQL that a server can answer.
+    pub fn holds(self) -> Option<&'static str> {
+        RULES[self as usize].holds
     }
 }
 
-/// How a batch with effects ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Without an error, outside a transaction block: what it did is done.
-    Done,
-    /// In a transaction that may still be rolled back, or with an error behind a COMMIT of its own: what it set may be
-    /// there, and so may what it cleared.
-    Unsettled,
-    Failed,
-}
-
-/// The pins of a session.
+/// A set of pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins(u8);
 
@@ -78,20 +118,43 @@ impl Pins {
         self.0 & 1 << pin as u8 != 0
     }
 
+    #[must_use]
+    pub fn with(self, pin: Pin) -> Self {
+        Self(self.0 | 1 << pin as u8)
+    }
+
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         Pin::ALL.into_iter().filter(move |pin| self.contains(*pin))
     }
 
-    /// What a batch leaves behind. A batch that both clears and sets is taken to have set last.
+    fn of(choose: impl Fn(&Rule) -> bool) -> Self {
+        RULES.iter().filter(|rule| choose(rule)).fold(Self::default(), |pins, rule| pins.with(rule.pin))
+    }
+
+    /// Which of a session's pins these effects may have changed, of those that its server can tell.
     #[must_use]
-    pub fn after(self, effects: Effects, ending: Ending) -> Self {
-        RULES.iter().fold(self, |pins, rule| {
-            let bit = 1 << rule.pin as u8;
-            let clears = effects.intersects(rule.clear.union(Effects::CLEAR_ALL)) && ending == Ending::Done;
-            let sets = effects.intersects(rule.set) && (ending != Ending::Failed || rule.survives_error);
-            let kept = if clears { pins.0 & !bit } else { pins.0 };
-            Self(if sets { kept | bit } else { kept })
+    pub fn doubtful(self, effects: Effects) -> Self {
+        Self::of(|rule| {
+            let may_be_set = effects.intersects(rule.set.union(Effects::HIDDEN));
+            let may_be_cleared = self.contains(rule.pin) && effects.intersects(rule.clear.union(Effects::CLEAR_ALL));
+            rule.holds.is_some() && (may_be_set || may_be_cleared)
         })
+    }
+
+    /// The pins that nobody can tell: they hold from now on.
+    #[must_use]
+    pub fn untold(effects: Effects) -> Self {
+        Self::of(|rule| rule.holds.is_none() && effects.intersects(rule.set))
     }
 }
 
@@ -100,25 +163,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_come_and_go_with_effects() {
+    fn rules_stand_in_the_order_of_the_pins() {
+        assert!(RULES.iter().zip(Pin::ALL).all(|(rule, pin)| rule.pin == pin));
+    }
+
+    #[test]
+    fn what_is_asked_follows_from_the_effects_and_the_pins() {
         use Effects as E;
-        use Ending::{Done, Failed, Unsettled};
-        const BOTH: Effects = E::SET.union(E::CLEAR_SET);
-        type Case = (&'static [(Effects, Ending)], &'static [Pin]);
-        let cases: [Case; 9] = [
-            (&[(E::SET, Done)], &[Pin::Set]),
-            (&[(E::SET, Failed)], &[]),
-            (&[(E::ADVISORY_LOCK, Failed)], &[Pin::AdvisoryLock]),
-            (&[(E::SET, Done), (E::CLEAR_SET, Done)], &[]),
-            (&[(E::SET, Done), (E::CLEAR_SET, Unsettled)], &[Pin::Set]),
-            (&[(E::SET, Done), (E::CLEAR_SET, Failed)], &[Pin::Set]),
-            (&[(E::SET, Done), (E::LISTEN, Done), (E::CLEAR_LISTEN, Done)], &[Pin::Set]),
-            (&[(E::SET, Done), (E::TEMP, Done), (E::SESSION, Done), (E::CLEAR_ALL, Done)], &[]),
-            (&[(BOTH, Done)], &[Pin::Set]),
+        type Case = (&'static [Pin], Effects, &'static [Pin], &'static [Pin]);
+        const ASKABLE: &[Pin] = &[Pin::Prepare, Pin::Listen, Pin::Temp, Pin::HoldCursor, Pin::AdvisoryLock];
+        let cases: [Case; 7] = [
+            (&[], E::NONE, &[], &[]),
+            (&[], E::LISTEN, &[Pin::Listen], &[]),
+            (&[], E::CLEAR_LISTEN, &[], &[]),
+            (&[Pin::Listen], E::CLEAR_LISTEN, &[Pin::Listen], &[]),
+            (&[], E::HIDDEN, ASKABLE, &[]),
+            (&[], E::SESSION.union(E::SET_UNNAMED), &[], &[Pin::Set, Pin::Session]),
+            (&[Pin::Session, Pin::Temp], E::CLEAR_ALL, &[Pin::Temp], &[]),
         ];
-        for (history, expected) in cases {
-            let pins = history.iter().fold(Pins::default(), |pins, (effects, ending)| pins.after(*effects, *ending));
-            assert_eq!(pins.iter().collect::<Vec<_>>(), expected, "{history:?}");
+        for (pins, effects, doubtful, untold) in cases {
+            let pins = pins.iter().fold(Pins::default(), |pins, pin| pins.with(*pin));
+            assert_eq!(pins.doubtful(effects).iter().collect::<Vec<_>>(), doubtful, "{effects}");
+            assert_eq!(Pins::untold(effects).iter().collect::<Vec<_>>(), untold, "{effects}");
         }
     }
 }

@@ -20,11 +20,14 @@ const LOOKED_AT_BYTES: usize = 64 << 10;
 pub trait Observer {
     /// ReadyForQuery, for the client or not.
     fn ready(&mut self, status: TransactionStatus, visible: bool);
-    fn parameter(&mut self, name: &[u8], value: &[u8]);
+    /// `visible`: the client reads it too.
+    fn parameter(&mut self, name: &[u8], value: &[u8], visible: bool);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
     /// An ErrorResponse to something of ours.
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
+    /// A `DataRow` of something of ours.
+    fn hidden_row(&mut self, body: &[u8]);
     /// The client speaks next: to a Query, or up to a Sync.
     fn copy_in(&mut self, simple: bool);
     /// A command of the client's is complete; its tag.
@@ -136,7 +139,8 @@ impl Relay {
             let Some(header) = header(rest).map_err(|_| broken(rest))? else {
                 return Ok(());
             };
-            if looks_into(header.tag) && rest.len() < header.frame_bytes.min(LOOKED_AT_BYTES) {
+            let looked_into = looks_into(header.tag) || header.tag == b'D' && ledger.is_hidden();
+            if looked_into && rest.len() < header.frame_bytes.min(LOOKED_AT_BYTES) {
                 return Ok(());
             }
             self.passing_visible = self.frame(header, rest, ledger, observer)? && !self.muted;
@@ -158,8 +162,9 @@ impl Relay {
             (_, Verdict::Violation) => return Err(broken(rest)),
             (b'S', _) => {
                 let (name, value) = parameter_status(body()).ok_or_else(|| broken(rest))?;
-                observer.parameter(name, value);
+                observer.parameter(name, value, verdict == Verdict::Pass && !self.muted);
             }
+            (b'D', Verdict::Drop) => observer.hidden_row(body()),
             (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
             (b'Z', _) => {
                 observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);

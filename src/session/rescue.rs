@@ -13,10 +13,17 @@ pub enum Cause {
     Shutdown,
     /// The connection is gone.
     Lost,
+    /// It does not take the session's parameters.
+    Parameters,
+    /// It has no object of that name: perhaps it has not replayed yet what made it.
+    Missing,
+    /// It cannot run a prepared statement whose result has changed since.
+    StalePlan,
 }
 
 impl Cause {
-    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost];
+    pub const ALL: [Self; 7] =
+        [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters, Self::Missing, Self::StalePlan];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -24,6 +31,9 @@ impl Cause {
             Self::Conflict => "recovery_conflict",
             Self::Shutdown => "shutdown",
             Self::Lost => "connection_lost",
+            Self::Parameters => "parameters",
+            Self::Missing => "missing_object",
+            Self::StalePlan => "stale_plan",
         }
     }
 
@@ -34,10 +44,13 @@ impl Cause {
         let says = |words: &str| memchr::memmem::find(error.message, words.as_bytes()).is_some();
         match &error.sqlstate {
             b"25006" => Some(Self::ReadOnly),
+            b"0A000" if error.routine == b"RevalidateCachedQuery" => Some(Self::StalePlan),
             b"0A000" if says("recovery") || says("hot standby") => Some(Self::ReadOnly),
             b"55000" | b"XX000" if says("recovery") => Some(Self::ReadOnly),
             b"40001" | b"40P01" | b"57P04" if says("conflict with recovery") => Some(Self::Conflict),
             b"57P01" | b"57P02" | b"57P03" => Some(Self::Shutdown),
+            // Of a table, column, function, type or other object, or schema.
+            b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" => Some(Self::Missing),
             _ => None,
         }
     }
@@ -45,6 +58,11 @@ impl Cause {
     /// The statement's shape is to blame: it would be refused again.
     pub fn is_the_statements(self) -> bool {
         self == Self::ReadOnly
+    }
+
+    /// Only the primary knows better.
+    pub fn needs_primary(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::Missing)
     }
 }
 
@@ -54,7 +72,7 @@ mod tests {
 
     #[test]
     fn causes_follow_what_a_standby_answers() {
-        use Cause::{Conflict, ReadOnly, Shutdown};
+        use Cause::{Conflict, Missing, ReadOnly, Shutdown};
         for (sqlstate, message, cause) in [
             (b"25006", "cannot execute nextval() in a read-only transaction", Some(ReadOnly)),
             (b"25006", "cannot execute LISTEN during recovery", Some(ReadOnly)),
@@ -70,7 +88,8 @@ mod tests {
             (b"40001", "could not serialize access due to concurrent update", None),
             (b"57P01", "terminating connection due to administrator command", Some(Shutdown)),
             (b"57014", "canceling statement due to user request", None),
-            (b"42P01", "relation \"t\" does not exist", None),
+            (b"42P01", "relation \"t\" does not exist", Some(Missing)),
+            (b"42601", "syntax error at or near \"x\"", None),
         ] {
             let fields = ErrorFields {
                 severity: b"ERROR",
@@ -78,6 +97,7 @@ mod tests {
                 message: message.as_bytes(),
                 detail: None,
                 hint: None,
+                routine: b"",
             };
             assert_eq!(Cause::of(&fields), cause, "{message}");
         }

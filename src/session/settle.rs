@@ -1,16 +1,17 @@
 //! A batch written to its server, exchanged, and its outcome taken back into the session.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
 use super::ledger::{Missed, Owed};
-use super::pins::Ending;
+use super::pins::Pin;
 use super::survey::Survey;
 use super::translate::Translator;
-use super::watch::Watch;
+use super::watch::{Cleared, Watch};
 use super::{Classify, Ended, Held, Lexis, Session};
-use crate::backend::params::Reported;
+use crate::backend::params::{Reported, gives_meaning};
 use crate::error::{Error, Result};
 use crate::metrics::Origin;
 use crate::pool::Close;
@@ -19,7 +20,7 @@ use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::header;
-use crate::wire::frontend::tag;
+use crate::wire::frontend::{put_query, tag};
 
 impl Session {
     /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
@@ -27,21 +28,34 @@ impl Session {
     /// # Errors
     /// A limit of ours; nothing was sent.
     pub(super) fn write_batch(&mut self, task: &Task) -> Result<()> {
+        let apart = self.is_apart();
         let Some(held) = &mut self.held else { return Ok(()) };
         let server = &mut *held.lease;
         self.out.clear();
         self.relay.reset();
-        if server.status == TransactionStatus::Idle
-            && !self.pipeline_open
-            && server.put_sync(&self.params, self.out.stage(&self.client.input))
-        {
-            self.ledger.push(Owed::Hidden);
-            held.unnamed_here = false;
+        if server.status == TransactionStatus::Idle && !self.pipeline_open {
+            let queries = server.put_sync(self.settings.current(), self.out.stage(&self.client.input));
+            for _ in 0..queries {
+                self.ledger.push(Owed::Hidden);
+                held.unnamed_here = false;
+            }
+        }
+        let uses_sequences = task.survey.effects.intersects(Effects::SEQUENCE | Effects::CURRVAL);
+        if uses_sequences && server.status != TransactionStatus::Failed && !self.pipeline_open {
+            let owner = std::mem::replace(&mut server.sequences_of, self.registration.session);
+            if owner != 0 && owner != self.registration.session {
+                // An error, where PostgreSQL would give one, rather than another session's value.
+                put_query(self.out.stage(&self.client.input), b"DISCARD SEQUENCES");
+                self.ledger.push(Owed::Hidden);
+                held.unnamed_here = false;
+            }
         }
         let mut translator = Translator {
+            verbatim: self.mode == PoolMode::Session,
+            names_in_sql: task.survey.in_sql.is_some(),
             interner: &self.worker.shared.statements,
-            meaning: &self.meaning,
-            apart: self.transaction.local_settings || !self.pins.is_empty(),
+            meaning: self.settings.meaning(),
+            apart,
             statements: &mut self.statements,
             prepared: &mut server.prepared,
             unnamed_here: &mut held.unnamed_here,
@@ -81,20 +95,24 @@ impl Session {
         watch: Watch,
         survey: &mut Survey,
     ) -> (Outcome, Watch, usize) {
+        let (apart, lexis) = (self.is_apart(), self.settings.lexis());
         let Some(held) = &mut self.held else {
             return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
         };
-        self.registration.slot.runs(held.lease.cancel_target());
+        if !watch.is_asking() {
+            self.registration.slot.runs(held.lease.cancel_target());
+        }
         let view = self.cluster.topology.view();
         let in_flight = view.nodes[held.node.index()].load.begin();
         let mut exchange = Exchange {
             bounds: self.bounds,
             client_buffers: &self.worker.client_buffers,
             server_buffers: &self.worker.server_buffers,
+            verbatim: self.mode == PoolMode::Session,
             interner: &self.worker.shared.statements,
-            meaning: &self.meaning,
-            apart: self.transaction.local_settings || !self.pins.is_empty(),
-            classify: Classify { worker: &self.worker, facts: &self.facts, lexis: self.lexis },
+            settings: &mut self.settings,
+            apart,
+            classify: Classify { worker: &self.worker, facts: &self.facts, lexis },
             survey,
             client: &mut self.client,
             statements: &mut self.statements,
@@ -133,35 +151,31 @@ impl Session {
     }
 
     /// All answers are with the client: what the batch leaves behind.
-    pub(super) fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
+    pub(super) async fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
         self.undo_failed();
         self.ledger.keep_done();
-        let Some(held) = &mut self.held else { return Ok(()) };
-        let ending = match held.lease.status {
-            _ if watch.skipped || watch.error.is_some() && !survey.transaction_control => Ending::Failed,
-            TransactionStatus::Idle if watch.error.is_none() => Ending::Done,
-            _ => Ending::Unsettled,
-        };
-        let in_transaction = held.lease.status != TransactionStatus::Idle;
-        self.transaction.local_settings =
-            in_transaction && (self.transaction.local_settings || survey.effects.intersects(Effects::LOCAL));
-        // Perhaps a plan that no longer fits its tables: no other client shall have it.
-        held.lease.tainted |= watch.error == Some(*b"0A000");
-        self.count(watch, reason);
-        self.take_effects(survey.effects, ending);
-        self.forget_cleared(survey.effects, ending, watch);
-        // Before its transaction has committed, a change could not be found.
-        if self.transaction.ddl_seen && self.status() == TransactionStatus::Idle {
-            self.transaction.ddl_seen = false;
-            self.facts.request_refresh();
-        }
-        if let Some(held) = self.held.as_ref().filter(|_| watch.changes.parameters) {
-            self.lexis = Lexis::of(&held.lease.reported);
-        }
-        if !watch.server_gone {
-            self.release_if_free();
+        if self.held.is_none() {
             return Ok(());
         }
+        self.count(watch, reason);
+        let ending = Ending::of(self.status(), survey, watch);
+        // No rollback and no error behind it brings statements back.
+        if watch.changes.cleared >= Some(Cleared::Statements) {
+            self.held.iter_mut().for_each(|held| held.lease.prepared.clear());
+            self.statements.clear();
+        }
+        self.forget_deallocated(survey, watch);
+        if watch.server_gone {
+            return self.part_from_server(watch);
+        }
+        self.tell_news(watch).await?;
+        self.restore_login(survey).await?;
+        self.take_effects(survey, ending, watch).await?;
+        self.release_if_free();
+        Ok(())
+    }
+
+    fn part_from_server(&mut self, watch: &mut Watch) -> Result<(), Ended> {
         let kept = self.must_keep();
         if let Some(held) = self.held.take() {
             self.give_back(held, true);
@@ -174,40 +188,53 @@ impl Session {
         }
     }
 
-    fn take_effects(&mut self, effects: Effects, ending: Ending) {
+    /// What the client has deallocated by SQL.
+    fn forget_deallocated(&mut self, survey: &Survey, watch: &Watch) {
         let Some(held) = &mut self.held else { return };
-        if effects.is_empty() {
-            return;
-        }
-        let before = self.pins;
-        self.pins = before.after(effects, ending);
-        for pin in self.pins.iter().filter(|pin| !before.contains(*pin)) {
-            self.worker.shared.metrics.pins(pin.as_str()).inc();
-            tracing::debug!(pin = pin.as_str(), node = held.node.index(), "the session is pinned");
-        }
-        held.lease.tainted |= effects.intersects(Effects::LASTING);
-        self.transaction.ddl_seen |= ending != Ending::Failed && effects.intersects(Effects::DDL);
-    }
-
-    /// What the client has dropped with RESET ALL, DEALLOCATE ALL or DISCARD ALL. Where it is not certain that it has,
-    /// the server must be cleaned before anybody else gets it.
-    fn forget_cleared(&mut self, effects: Effects, ending: Ending, watch: &Watch) {
-        let Some(held) = &mut self.held else { return };
-        let all = effects.intersects(Effects::CLEAR_ALL);
-        if all && ending == Ending::Done {
-            held.lease.tainted = false;
-        }
-        if all || effects.intersects(Effects::CLEAR_SET) {
-            match ending {
-                Ending::Done => held.lease.parameters_were_reset(),
-                Ending::Unsettled | Ending::Failed => held.lease.tainted = true,
+        for name in survey.in_sql.iter().flat_map(|in_sql| &in_sql.deallocated) {
+            let Some(statement) = self.statements.get(name) else { continue };
+            held.lease.prepared.forget(statement);
+            // Behind an error nobody knows whether the server has it still, and under which name it is safe to prepare.
+            held.lease.tainted |= watch.error.is_some();
+            if watch.error.is_none() {
+                self.statements.close(name);
             }
         }
-        // No rollback and no error behind it brings statements back.
-        if watch.changes.deallocated_all {
-            held.lease.prepared.clear();
-            self.statements.clear();
+    }
+
+    async fn take_effects(&mut self, survey: &Survey, ending: Ending, watch: &Watch) -> Result<(), Ended> {
+        if survey.effects.intersects(Effects::CURRVAL) {
+            self.facts.uses_currval.store(true, Relaxed);
         }
+        let effects = ending.leaves(survey.effects);
+        let nothing_else = Effects::LASTING | Effects::SET | Effects::HIDDEN;
+        let alone = self.unaudited.is_empty() && !survey.transaction_control && !effects.intersects(nothing_else);
+        let resets = match watch.changes.cleared {
+            Some(Cleared::Everything) => true,
+            Some(Cleared::Parameters) => effects.intersects(Effects::CLEAR_SET),
+            Some(Cleared::Statements) | None => false,
+        };
+        if resets && alone && ending == Ending::Done && self.mode != PoolMode::Session {
+            self.all_was_reset(watch.changes.cleared == Some(Cleared::Everything)).await?;
+            self.unaudited.note(effects.without(Effects::CLEAR_SET | Effects::CLEAR_ALL | Effects::RESET), &[]);
+        } else {
+            self.unaudited.note(effects, &survey.settings);
+        }
+        self.audit().await
+    }
+
+    /// The session has, or may have, something that no other has and that changes what a text means: what it prepares
+    /// is nobody else's.
+    fn is_apart(&self) -> bool {
+        const UNKNOWN: Effects =
+            Effects::HIDDEN.union(Effects::SET_UNNAMED).union(Effects::RESET).union(Effects::CLEAR_SET);
+        let effects = self.unaudited.effects;
+        let names = self.unaudited.names();
+        effects.intersects(UNKNOWN)
+            || effects.intersects(Effects::SET | Effects::LOCAL)
+                && (names.is_empty() || names.iter().any(|name| gives_meaning(name)))
+            || self.pins.contains(Pin::Set)
+            || self.pins.contains(Pin::Temp)
     }
 
     fn count(&mut self, watch: &Watch, reason: Reason) {
@@ -247,6 +274,8 @@ impl Session {
 
     /// Gives a server back to its pool, cleaned if need be, or closes it.
     pub(super) fn give_back(&mut self, mut held: Held, gone: bool) {
+        let has_own = !self.pins.is_empty() || !self.unaudited.is_empty();
+        held.lease.tainted |= has_own || self.mode == PoolMode::Session;
         let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
@@ -303,6 +332,33 @@ impl Session {
             Some(_) => Ended::ByServer,
             None => Ended::Farewell(error),
         }
+    }
+}
+
+/// How a batch with effects ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Without an error, outside a transaction block: what it did is done.
+    Done,
+    /// In a transaction that may still be rolled back, or with an error behind a COMMIT of its own.
+    Unsettled,
+    Failed,
+}
+
+impl Ending {
+    fn of(status: TransactionStatus, survey: &Survey, watch: &Watch) -> Self {
+        match status {
+            _ if watch.skipped || watch.error.is_some() && !survey.transaction_control => Self::Failed,
+            TransactionStatus::Idle if watch.error.is_none() => Self::Done,
+            _ => Self::Unsettled,
+        }
+    }
+
+    /// Of a batch's effects, those that may have come to something.
+    fn leaves(self, effects: Effects) -> Effects {
+        const SURVIVE_ERRORS: Effects =
+            Effects::PREPARE.union(Effects::ADVISORY_LOCK).union(Effects::SESSION).union(Effects::HIDDEN);
+        if self == Self::Failed { effects.intersection(SURVIVE_ERRORS) } else { effects }
     }
 }
 

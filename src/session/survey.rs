@@ -6,8 +6,9 @@ use hashbrown::HashMap;
 
 use super::batch::End;
 use super::statements::ClientStatements;
+use crate::backend::prepared::Statement;
 use crate::error::Result;
-use crate::sql::{Begin, Class, Classified, Effects, Hint};
+use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Verb, prepared_text};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Parse, Target, query, tag};
 
@@ -27,13 +28,34 @@ pub struct Survey {
     pub fingerprint: Option<u64>,
     /// It ends or begins transactions itself: an error does not undo what it did before.
     pub transaction_control: bool,
-    /// Only a server can answer it.
-    pub needs_server: bool,
-    /// It defines and describes statements, and runs none.
-    pub only_prepares: bool,
+    pub work: Work,
+    /// The client learns, or has just said, what a statement is.
+    pub describes: bool,
+    /// The parameters that it may set or reset.
+    pub settings: Vec<Box<str>>,
+    /// Some text is one PREPARE, EXECUTE or DEALLOCATE, or some statement was made so.
+    pub in_sql: Option<Box<InSql>>,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
+}
+
+/// What a server is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    Nothing,
+    /// To define and describe statements.
+    Prepare,
+    Run,
+}
+
+/// What a batch says in SQL of prepared statements that the client has.
+#[derive(Clone, Debug, Default)]
+pub struct InSql {
+    /// Those that the server must have.
+    pub needed: Vec<Box<[u8]>>,
+    /// Of them, those that it deallocates.
+    pub deallocated: Vec<Box<[u8]>>,
 }
 
 impl Default for Survey {
@@ -45,8 +67,10 @@ impl Default for Survey {
             begins: None,
             fingerprint: None,
             transaction_control: false,
-            needs_server: false,
-            only_prepares: true,
+            work: Work::Nothing,
+            describes: false,
+            settings: Vec::new(),
+            in_sql: None,
             texts: 0,
             named: HashMap::new(),
         }
@@ -69,7 +93,9 @@ impl Survey {
             survey.write();
         }
         // The message that is too long may be the first: what it is about, only a server can answer.
-        survey.needs_server |= end == End::Overflow;
+        if end == End::Overflow {
+            survey.work = Work::Run;
+        }
         Ok(survey)
     }
 
@@ -84,24 +110,38 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Result<()> {
-        self.only_prepares &= matches!(message, tag::PARSE | tag::DESCRIBE | tag::CLOSE | tag::FLUSH | tag::SYNC);
-        self.needs_server |= !matches!(message, tag::SYNC | tag::FLUSH | tag::CLOSE);
+        self.describes |= matches!(message, tag::PARSE | tag::DESCRIBE);
+        self.work = self.work.max(match message {
+            tag::SYNC | tag::FLUSH | tag::CLOSE => Work::Nothing,
+            tag::PARSE | tag::DESCRIBE => Work::Prepare,
+            _ => Work::Run,
+        });
         match message {
-            tag::QUERY => self.run(&classify.classify(query(body)?)),
+            tag::QUERY => {
+                let text = query(body)?;
+                let classified = classify.classify(text);
+                match &classified.by_name {
+                    Some(named) => self.run_by_name(text, &classified, named, statements, classify),
+                    None => self.run(&classified),
+                }
+            }
             tag::FUNCTION_CALL => self.write(),
             tag::PARSE => {
                 let parse = Parse::read(body)?;
                 let classified = classify.classify(parse.text);
                 self.mention(&classified);
+                if let Some(named) = &classified.by_name {
+                    self.name_in_sql(named, statements);
+                }
                 self.named.insert(parse.name.into(), Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?.statement, statements, classify),
             tag::DESCRIBE => match Target::read(body)? {
-                Target::Portal(_) => self.only_prepares = false,
+                Target::Portal(_) => self.work = Work::Run,
                 Target::Statement(name) => self.describe(name, statements, classify),
             },
             tag::CLOSE => match Target::read(body)? {
-                Target::Portal(_) => (self.needs_server, self.only_prepares) = (true, false),
+                Target::Portal(_) => self.work = Work::Run,
                 Target::Statement(name) => _ = self.named.insert(name.into(), None),
             },
             _ => {}
@@ -114,7 +154,47 @@ impl Survey {
         self.named.clear();
     }
 
+    /// A Query that is one PREPARE, EXECUTE or DEALLOCATE.
+    fn run_by_name(
+        &mut self,
+        text: &[u8],
+        own: &Classified,
+        named: &ByName,
+        statements: &ClientStatements,
+        classify: &mut impl Classify,
+    ) {
+        self.name_in_sql(named, statements);
+        let executed = statements.get(&named.name).filter(|_| named.verb == Verb::Execute);
+        match executed.and_then(|statement| classified(statement, classify)) {
+            // Its arguments are simple: nothing in them is called.
+            Some(inner) if memchr::memchr_iter(b'(', text).count() <= 1 => self.run(&inner),
+            Some(inner) => {
+                self.run(own);
+                self.effects = self.effects.union(inner.effects);
+            }
+            None => self.run(own),
+        }
+        // Such a statement follows the client.
+        if named.verb == Verb::Prepare || statements.get(&named.name).is_some() {
+            self.effects = self.effects.without(Effects::PREPARE.union(Effects::CLEAR_PREPARE));
+        }
+    }
+
+    fn name_in_sql(&mut self, named: &ByName, statements: &ClientStatements) {
+        let in_sql = self.in_sql.get_or_insert_default();
+        if statements.get(&named.name).is_none() {
+            return;
+        }
+        match named.verb {
+            Verb::Prepare => return,
+            Verb::Execute => {}
+            Verb::Deallocate => in_sql.deallocated.push(named.name.clone()),
+        }
+        in_sql.needed.push(named.name.clone());
+    }
+
     fn bind(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
+        self.note_sql(name, statements);
         match self.find(name, statements, classify) {
             Some(classified) => self.run(&classified),
             // Perhaps one of SQL's PREPARE: only a pinned server knows.
@@ -122,7 +202,15 @@ impl Survey {
         }
     }
 
+    /// A message that names a statement made with SQL.
+    fn note_sql(&mut self, name: &[u8], statements: &ClientStatements) {
+        if statements.get(name).is_some_and(|statement| statement.is_sql()) {
+            self.in_sql.get_or_insert_default().needed.push(name.into());
+        }
+    }
+
     fn describe(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
+        self.note_sql(name, statements);
         match self.find(name, statements, classify) {
             Some(classified) => self.mention(&classified),
             None => self.write(),
@@ -139,7 +227,7 @@ impl Survey {
             return here.clone();
         }
         if !name.is_empty() {
-            return statements.get(name).map(|statement| classify.classify(statement.text()));
+            return statements.get(name).and_then(|statement| classified(statement, classify));
         }
         statements.unnamed().map(|parse| classify.classify(parse.text))
     }
@@ -153,6 +241,7 @@ impl Survey {
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
         self.effects = self.effects.union(classified.effects);
+        self.settings.extend(classified.settings.iter().cloned());
         self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
@@ -163,4 +252,10 @@ impl Survey {
     fn write(&mut self) {
         self.class = Class::Write;
     }
+}
+
+/// What running a prepared statement does.
+fn classified(statement: &Statement, classify: &mut impl Classify) -> Option<Arc<Classified>> {
+    let text = if statement.is_sql() { prepared_text(statement.text())? } else { statement.text() };
+    Some(classify.classify(text))
 }

@@ -10,13 +10,18 @@ use super::statements::{ClientStatements, Undo};
 use crate::backend::params::Params;
 use crate::backend::prepared::{Prepared, Statement, Statements};
 use crate::error::{Error, Fault, Result, sqlstate};
+use crate::sql::{ByName, Verb, named, rename};
 use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use crate::wire::frame::{HEADER_BYTES, take_cstr};
-use crate::wire::frontend::{Bind, Parse, SYNC, Target, tag};
+use crate::wire::frontend::{Bind, Parse, SYNC, Target, put_query, query, tag};
 
 /// The parts of a session and its server that translation touches.
 #[derive(Debug)]
 pub struct Translator<'a> {
+    /// The server is the client's alone: its statements have the client's names.
+    pub verbatim: bool,
+    /// Some text is a PREPARE, EXECUTE or DEALLOCATE.
+    pub names_in_sql: bool,
     pub interner: &'a Statements,
     /// The login parameters that a statement's meaning may depend on.
     pub meaning: &'a Arc<Params>,
@@ -41,23 +46,31 @@ impl Translator<'_> {
         };
         let body = rest.get(HEADER_BYTES - 1..).unwrap_or_default();
         match message {
+            _ if self.verbatim => self.owe(message),
             tag::PARSE => return self.parse(range, body),
             tag::BIND => return self.bind(range, body),
             tag::DESCRIBE => return self.describe(range, body),
             tag::CLOSE => return self.close(range, body),
-            tag::QUERY => {
-                self.statements.forget_unnamed();
-                *self.unnamed_here = false;
-                self.ledger.push(Owed::Query);
-            }
-            tag::FUNCTION_CALL => self.ledger.push(Owed::Query),
-            tag::EXECUTE => self.ledger.push(Owed::Execute),
-            tag::SYNC => self.ledger.push(Owed::Ready),
-            tag::COPY_DONE | tag::COPY_FAIL => self.ledger.push(Owed::CopyEnd),
-            _ => {}
+            tag::QUERY => return self.query(range, body),
+            _ => self.owe(message),
         }
         self.out.pass(range, self.input);
         Ok(())
+    }
+
+    /// Notes the answer to a message that goes as it is.
+    fn owe(&mut self, message: u8) {
+        self.ledger.push(match message {
+            tag::PARSE => Owed::Parse { visible: true, statement: None, undo: None },
+            tag::BIND => Owed::Bind,
+            tag::DESCRIBE => Owed::Describe,
+            tag::CLOSE => Owed::Close { visible: true, evicted: None },
+            tag::QUERY | tag::FUNCTION_CALL => Owed::Query,
+            tag::EXECUTE => Owed::Execute,
+            tag::SYNC => Owed::Ready,
+            tag::COPY_DONE | tag::COPY_FAIL => Owed::CopyEnd,
+            _ => return,
+        });
     }
 
     /// A Sync of ours in the place of the client's Flush.
@@ -66,8 +79,53 @@ impl Translator<'_> {
         self.ledger.push(Owed::HiddenReady);
     }
 
+    fn query(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
+        self.statements.forget_unnamed();
+        *self.unnamed_here = false;
+        match self.named(query(body).unwrap_or_default()) {
+            Some(ByName { verb: Verb::Prepare, name }) => return self.prepare_by_sql(range, body, &name),
+            Some(ByName { name, .. }) => self.renamed_query(range, body, &name),
+            None => self.out.pass(range, self.input),
+        }
+        self.ledger.push(Owed::Query);
+        Ok(())
+    }
+
+    fn named(&self, text: &[u8]) -> Option<ByName> {
+        if self.names_in_sql { named(text) } else { None }
+    }
+
+    /// EXECUTE and DEALLOCATE of what the client prepared, by whichever means, under the server's name for it.
+    fn renamed_query(&mut self, range: Range<usize>, body: &[u8], name: &[u8]) {
+        let text = query(body).unwrap_or_default();
+        match self.statements.get(name).and_then(|statement| rename(text, statement.name())) {
+            Some(text) => put_query(self.out.stage(self.input), &text),
+            None => self.out.pass(range, self.input),
+        }
+    }
+
+    fn prepare_by_sql(&mut self, range: Range<usize>, body: &[u8], name: &[u8]) -> Result<()> {
+        if self.statements.get(name).is_some() {
+            self.name_is_taken(name);
+        } else if let Some(statement) = self.interner.own_sql(query(body).unwrap_or_default()) {
+            let undo = Some(self.statements.define(name, Arc::clone(&statement))?);
+            self.prepared.insert(&statement);
+            statement.put_prepare(self.out.stage(self.input));
+            self.ledger.push(Owed::Prepare { statement, undo });
+            return Ok(());
+        }
+        self.ledger.push(Owed::Query);
+        self.out.pass(range, self.input);
+        Ok(())
+    }
+
     fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let parse = Parse::read(body)?;
+        let by_name = self.named(parse.text).filter(|named| named.verb != Verb::Prepare);
+        let statement = by_name.and_then(|named| self.statements.get(&named.name));
+        if let Some(text) = statement.and_then(|statement| rename(parse.text, statement.name())) {
+            return self.parse_renamed(&Parse { text: &text, ..parse });
+        }
         if parse.name.is_empty() {
             self.statements.set_unnamed(body);
             *self.unnamed_here = true;
@@ -89,16 +147,38 @@ impl Translator<'_> {
         Ok(())
     }
 
+    /// The text is an EXECUTE or DEALLOCATE under the server's name.
+    fn parse_renamed(&mut self, parse: &Parse<'_>) -> Result<()> {
+        let staged = self.out.stage(self.input);
+        if parse.name.is_empty() {
+            let start = staged.len() + HEADER_BYTES;
+            parse.write(staged);
+            self.statements.set_unnamed(&staged[start..]);
+            *self.unnamed_here = true;
+            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: Some(Undo::unnamed()) });
+        } else {
+            let statement = self.interner.own(parse);
+            let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
+            self.prepare(&statement);
+            self.ledger.push(Owed::Parse { visible: true, statement: Some(statement), undo });
+        }
+        Ok(())
+    }
+
     /// The name is in use: the server says so in its own words once it knows the name.
     fn parse_duplicate(&mut self, range: Range<usize>, name: &[u8]) {
+        self.name_is_taken(name);
+        self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
+        self.out.pass(range, self.input);
+    }
+
+    fn name_is_taken(&mut self, name: &[u8]) {
         let out = self.out.stage(self.input);
         // It knows the name already if this happened before.
         Target::Statement(name).write(tag::CLOSE, out);
         Parse { name, text: b"", types: &[0, 0] }.write(out);
         self.ledger.push(Owed::Close { visible: false, evicted: None });
         self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
-        self.ledger.push(Owed::Parse { visible: true, statement: None, undo: None });
-        self.out.pass(range, self.input);
         *self.tainted = true;
     }
 
@@ -185,7 +265,7 @@ impl Translator<'_> {
         if let Some(evicted) = self.prepared.add(statement, staged) {
             self.ledger.push(Owed::Close { visible: false, evicted: Some(evicted) });
         }
-        statement.put_parse(staged);
+        statement.put_prepare(staged);
     }
 
     /// The head of a message that is too long to be held, which starts at `start`. Gives how many bytes of the input
@@ -197,6 +277,10 @@ impl Translator<'_> {
         let head = &self.input[start..];
         let mut names = head.get(HEADER_BYTES..).unwrap_or_default();
         match head.first() {
+            Some(&message) if self.verbatim => {
+                self.owe(message);
+                Ok(Some(0))
+            }
             Some(&tag::BIND) => {
                 let (Some(portal), Some(name)) = (take_cstr(&mut names), take_cstr(&mut names)) else {
                     return head_is_missing(head);

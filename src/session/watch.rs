@@ -2,10 +2,20 @@
 
 use super::relay::Observer;
 use super::rescue::Cause;
+use super::settings::{Setting, Settings};
 use crate::backend::params::Reported;
 use crate::error::{Error, Fault};
-use crate::wire::backend::{ErrorFields, TransactionStatus};
+use crate::wire::backend::{ErrorFields, TransactionStatus, data_row};
 use crate::wire::frontend::tag;
+
+/// Whether a batch may run again, while the client has seen nothing of its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reruns {
+    /// On another node: it has no effect, and its bytes are here until it is done.
+    pub elsewhere: bool,
+    /// With its statements prepared anew, if planning them is what failed: nothing was run then.
+    pub anew: bool,
+}
 
 /// What has become of the answer so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,8 +23,7 @@ enum Answer {
     /// The client sees it as it comes.
     #[default]
     Shown,
-    /// The batch is a read outside a transaction, its bytes are still here, and the client has seen nothing: it may
-    /// still run on another node.
+    /// The batch's bytes are still here, and the client has seen nothing: it may still run again.
     HeldBack,
     /// The same, but there is a part of it that the client should see soon.
     Showable,
@@ -34,11 +43,22 @@ enum Intake {
     },
 }
 
+/// State that a command has removed: the wider, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cleared {
+    /// One parameter, or all.
+    Parameters,
+    /// All prepared statements, whatever came after.
+    Statements,
+    /// All that a session has.
+    Everything,
+}
+
 /// What the server says of the session's state there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes {
-    /// All prepared statements are gone, whatever came after.
-    pub deallocated_all: bool,
+    /// The widest that was done.
+    pub cleared: Option<Cleared>,
     /// A parameter that classification depends on may have changed.
     pub parameters: bool,
 }
@@ -46,6 +66,7 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct Watch {
     answer: Answer,
+    reruns: Reruns,
     intake: Intake,
     /// The server ignored the batch: an earlier one failed, and no Sync had come yet.
     pub skipped: bool,
@@ -55,21 +76,41 @@ pub struct Watch {
     pub server_gone: bool,
     /// What it said, when that was no answer to anything.
     pub farewell: Option<Error>,
-    /// Bringing the server to the session's parameters failed: it must not be used.
-    pub sync_error: Option<Error>,
+    /// The batch is a question of ours.
+    asked: Option<Asked>,
     pub changes: Changes,
     pub received_bytes: u64,
 }
 
+/// What a server answered to a question of ours.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub rows: Vec<Setting>,
+    pub error: Option<Error>,
+}
+
 impl Watch {
+    /// For a question of ours, of which the client sees nothing.
+    pub fn asking() -> Self {
+        Self { asked: Some(Asked::default()), ..Self::default() }
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    pub fn take_asked(&mut self) -> Asked {
+        self.asked.take().unwrap_or_default()
+    }
+
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
-    pub fn new(may_rerun: bool, open: bool, skipped: bool) -> Self {
-        let (answer, intake) = match (may_rerun, open) {
+    pub fn new(reruns: Reruns, open: bool, skipped: bool) -> Self {
+        let (answer, intake) = match (reruns.elsewhere || reruns.anew, open) {
             (_, true) => (Answer::Shown, Intake::UntilSync),
             (true, false) => (Answer::HeldBack, Intake::Closed),
             (false, false) => (Answer::Shown, Intake::Closed),
         };
-        Self { answer, intake, skipped, ..Self::default() }
+        Self { answer, reruns, intake, skipped, ..Self::default() }
     }
 
     /// The client must see nothing yet.
@@ -87,18 +128,20 @@ impl Watch {
 
     /// The batch may still run on another node.
     pub fn may_rerun(&self) -> bool {
-        matches!(self.answer, Answer::HeldBack | Answer::Showable)
+        self.reruns.elsewhere && matches!(self.answer, Answer::HeldBack | Answer::Showable)
     }
 
     fn refuse(&mut self, cause: Option<Cause>) {
-        if let (true, Some(cause)) = (self.may_rerun(), cause) {
+        let Some(cause) = cause else { return };
+        let may = if cause == Cause::StalePlan { self.reruns.anew } else { self.reruns.elsewhere };
+        if may && matches!(self.answer, Answer::HeldBack | Answer::Showable) {
             self.answer = Answer::Refused(cause);
         }
     }
 
     /// The client is about to see what has come, if there is a reason to show it.
-    pub fn show(&mut self, too_much_waits: bool) {
-        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && too_much_waits) {
+    pub fn show(&mut self, has_waited_enough: bool) {
+        if self.answer == Answer::Showable || (self.answer == Answer::HeldBack && has_waited_enough) {
             self.answer = Answer::Shown;
         }
     }
@@ -136,8 +179,9 @@ impl Watch {
         &'a mut self,
         reported: &'a mut Reported,
         status: &'a mut TransactionStatus,
+        settings: &'a mut Settings,
     ) -> impl Observer + 'a {
-        Observed { watch: self, reported, status }
+        Observed { watch: self, reported, status, settings }
     }
 }
 
@@ -145,6 +189,7 @@ struct Observed<'a> {
     watch: &'a mut Watch,
     reported: &'a mut Reported,
     status: &'a mut TransactionStatus,
+    settings: &'a mut Settings,
 }
 
 impl Observer for Observed<'_> {
@@ -156,9 +201,12 @@ impl Observer for Observed<'_> {
         }
     }
 
-    fn parameter(&mut self, name: &[u8], value: &[u8]) {
+    fn parameter(&mut self, name: &[u8], value: &[u8], visible: bool) {
         self.reported.set(name, value);
         self.watch.changes.parameters = true;
+        if visible {
+            self.settings.told(name, value);
+        }
     }
 
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool {
@@ -174,16 +222,24 @@ impl Observer for Observed<'_> {
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {
-        self.watch.server_gone = true;
-        if fields.is_fatal() {
-            self.watch.refuse(Cause::of(fields));
+        let watch = &mut *self.watch;
+        watch.server_gone |= fields.is_fatal();
+        if let Some(asked) = &mut watch.asked {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            asked.error.get_or_insert(Error::new(Fault::Client, text(&fields.sqlstate), text(fields.message)));
+        } else {
+            // Without the session's parameters the batch means something else there.
+            watch.server_gone = true;
+            watch.refuse(Cause::of(fields).or(Some(Cause::Parameters)));
         }
-        if self.watch.refused().is_some() {
-            return;
+    }
+
+    fn hidden_row(&mut self, body: &[u8]) {
+        let Some(asked) = &mut self.watch.asked else { return };
+        if let Some([Some(name), value]) = data_row(body).as_deref() {
+            let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+            asked.rows.push((name.into(), value.map(Into::into)));
         }
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        let message = format!("a session parameter could not be set on the server: {}", text(fields.message));
-        self.watch.sync_error = Some(Error::new(Fault::Client, text(&fields.sqlstate), message));
     }
 
     fn farewell(&mut self, fields: &ErrorFields<'_>) {
@@ -197,7 +253,13 @@ impl Observer for Observed<'_> {
     }
 
     fn completed(&mut self, tag: &[u8]) {
-        self.watch.changes.deallocated_all |= matches!(tag, b"DEALLOCATE ALL" | b"DISCARD ALL");
+        let cleared = match tag {
+            b"RESET" => Cleared::Parameters,
+            b"DEALLOCATE ALL" => Cleared::Statements,
+            b"DISCARD ALL" => Cleared::Everything,
+            _ => return,
+        };
+        self.watch.changes.cleared = self.watch.changes.cleared.max(Some(cleared));
     }
 
     fn showable(&mut self) {

@@ -53,8 +53,9 @@ pub struct Stats {
 /// Classifies texts; one per worker, with a memo of its own.
 ///
 /// The memo has two levels. Texts are compared byte for byte. Shapes are compared by a 128-bit hash of all tokens but
-/// the literals; the rules cannot see literals either, so texts of one shape have one class. (The exception is the
-/// body of DO, which is code: it belongs to the shape.)
+/// the literals; the rules cannot see literals either, so texts of one shape have one class. (The exceptions are the
+/// body of DO, which is code, and what `set_config` sets: they belong to the shape. Where a setting's name may be in any
+/// literal, the answer is not remembered by shape.)
 #[derive(Debug)]
 pub struct Classifier {
     texts: RecentTexts,
@@ -135,8 +136,11 @@ impl Classifier {
         }
         self.take_hint(&mut finding);
         self.ask_parser(text, &mut finding);
+        let by_literals = finding.change.by_literals;
         let answer = Arc::new(self.finish(finding));
-        self.shapes.put(key, &answer);
+        if !by_literals {
+            self.shapes.put(key, &answer);
+        }
         answer
     }
 
@@ -165,13 +169,13 @@ impl Classifier {
     fn finish(&self, finding: Finding) -> Classified {
         Classified {
             class: finding.class,
-            effects: finding.effects,
+            effects: finding.change.effects,
             hint: self.scanned.hint,
             begins: finding.begins,
             transaction_control: finding.transaction_control,
             fingerprint: self.fingerprints.hash_one(&self.scanned.shape),
-            settings: Box::default(),
-            by_name: None,
+            settings: finding.change.settings.into(),
+            by_name: finding.by_name,
             why: finding.why,
         }
     }

@@ -3,7 +3,7 @@
 use super::keyword::Keyword as K;
 use super::lexer::Kind;
 use super::statement::{Finding, Statement};
-use super::{Begin, Effects, Rule};
+use super::{Begin, Effects, Rule, setting};
 
 /// `BEGIN [WORK | TRANSACTION] [mode [,] …]`, `START TRANSACTION [mode [,] …]`.
 pub(super) fn begin(statement: &Statement<'_>) -> Finding {
@@ -76,14 +76,17 @@ pub(super) fn set(statement: &Statement<'_>) -> Finding {
         (K::Transaction, _) => set_transaction(statement, 2),
         (K::Local, K::Transaction) => set_transaction(statement, 3),
         (K::Constraints, _) => Finding::read(Rule::TransactionControl),
-        (K::Local, _) if is_transaction_parameter(statement.name(2)) => write(Effects::LOCAL),
+        // These set the current transaction's mode, not the session's, but need a server that can have it.
+        (K::Local | K::Session, _) if is_transaction_parameter(statement.name(2)) => write(Effects::LOCAL),
         (K::Local, _) if statement.is_name(2) && !statement.is(2, Kind::Encoded) => {
             Finding::read(Rule::TransactionControl).with(Effects::LOCAL)
         }
-        // These two set the current transaction's mode, not the session's, but need a server that can have it.
-        _ if is_transaction_parameter(statement.name(1)) => write(Effects::SET),
-        (K::Role, _) | (K::Session, K::Role | K::Authorization) => write(Effects::SET | Effects::SESSION),
-        _ => write(Effects::SET),
+        _ if is_transaction_parameter(statement.name(1)) => write(Effects::LOCAL),
+        _ => {
+            let mut finding = write(Effects::NONE);
+            setting::set(statement, &mut finding.change);
+            finding
+        }
     }
 }
 
@@ -103,20 +106,20 @@ fn set_transaction(statement: &Statement<'_>, at: usize) -> Finding {
 /// RESET, DISCARD, DEALLOCATE, UNLISTEN, CLOSE.
 pub(super) fn clear(statement: &Statement<'_>) -> Finding {
     let all = statement.keyword(1) == K::All;
-    let effects = match statement.keyword(0) {
-        K::Reset if all => Effects::CLEAR_SET,
-        K::Reset if matches!(statement.keyword(1), K::Role | K::Session) => Effects::SET | Effects::SESSION,
-        K::Reset => Effects::SET,
-        K::Discard if all => Effects::CLEAR_ALL,
+    let mut finding = Finding::write(Rule::SessionState, statement.name(0));
+    finding.change.add(match statement.keyword(0) {
+        K::Reset if all => Effects::CLEAR_SET | Effects::RESET,
+        K::Discard if all => Effects::CLEAR_ALL | Effects::RESET,
         K::Discard if statement.keyword(1) == K::Temp => Effects::CLEAR_TEMP,
-        K::Deallocate if all || statement.keyword(1) == K::Prepare && statement.keyword(2) == K::All => {
-            Effects::CLEAR_PREPARE
-        }
-        K::Unlisten if statement.name(1) == b"*" => Effects::CLEAR_LISTEN,
-        K::Close if all => Effects::CLEAR_HOLD_CURSOR,
+        K::Deallocate => Effects::CLEAR_PREPARE,
+        K::Unlisten => Effects::CLEAR_LISTEN,
+        K::Close => Effects::CLEAR_HOLD_CURSOR,
         _ => Effects::NONE,
-    };
-    Finding::write(Rule::SessionState, statement.name(0)).with(effects)
+    });
+    if statement.keyword(0) == K::Reset && !all {
+        setting::reset(statement, &mut finding.change);
+    }
+    finding
 }
 
 /// Settings that are the same on every node of a cluster, or come from the login, unless the session set them

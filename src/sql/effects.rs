@@ -57,6 +57,9 @@ impl Effects {
     /// All that may tie a session to its server.
     pub const LASTING: Self = Self(0x7e | Self::SET_UNNAMED.0);
 
+    /// Code that does it may not run on a replica.
+    pub(super) const NEEDS_PRIMARY: Self = Self(Self::LASTING.0 | Self::SET.0 | Self::SEQUENCE.0 | Self::CURRVAL.0);
+
     const NAMES: [(Self, &'static str); 21] = [
         (Self::SET, "set"),
         (Self::PREPARE, "prepare"),

@@ -26,7 +26,12 @@ pub fn explain(text: &[u8], facts: &CatalogFacts) -> Vec<String> {
     let mut statements = Vec::new();
     judge(text, &scanned, facts, |statement, finding| {
         let verb = String::from_utf8_lossy(statement.name(0)).to_uppercase();
-        statements.push(format!("{verb}: {}, {}, effects {}", finding.class.as_str(), finding.why, finding.effects));
+        statements.push(format!(
+            "{verb}: {}, {}, effects {}",
+            finding.class.as_str(),
+            finding.why,
+            finding.change.effects
+        ));
     });
     if statements.len() > 1 {
         lines.extend(statements.iter().enumerate().map(|(n, line)| format!("statement {}: {line}", n + 1)));
@@ -40,12 +45,16 @@ fn summary(whole: &Classified) -> Vec<String> {
         Some(Hint::Primary) => "primary",
         Some(Hint::Replica) => "replica",
     };
-    vec![
+    let mut lines = vec![
         format!("class:       {}", whole.class.as_str()),
         format!("why:         {}", whole.why),
         format!("rule:        {}", whole.why.rule.as_str()),
         format!("effects:     {}", whole.effects),
         format!("hint:        {hint}"),
         format!("fingerprint: {:016x}", whole.fingerprint),
-    ]
+    ];
+    if !whole.settings.is_empty() {
+        lines.insert(4, format!("settings:    {}", whole.settings.join(", ")));
+    }
+    lines
 }

@@ -4,7 +4,7 @@ use super::facts::CatalogFacts;
 use super::keyword::Keyword as K;
 use super::lexer::{Kind, Tokens};
 use super::statement::{Finding, Statement};
-use super::{Class, Effects, Rule, control, opaque, query};
+use super::{Class, Effects, Rule, by_name, control, opaque, query};
 
 /// Judges a scanned text. `each` sees every statement's finding.
 pub(super) fn judge(
@@ -19,7 +19,11 @@ pub(super) fn judge(
             continue;
         }
         let statement = Statement { tokens, scanned, text };
-        let finding = judge_statement(&statement, facts);
+        let mut finding = judge_statement(&statement, facts);
+        if matches!(finding.why.rule, Rule::Verb | Rule::SelectInto) {
+            finding.change.join(facts.at_ddl());
+        }
+        finding.by_name = by_name::by_name(&statement);
         each(&statement, &finding);
         match &mut whole {
             None => whole = Some(finding),
@@ -64,23 +68,30 @@ fn write(statement: &Statement<'_>, verb: K) -> Finding {
         K::Insert | K::Update | K::Delete | K::Merge => finding(Rule::DataModifying, Effects::NONE),
         K::Prepare if statement.keyword(1) == K::Transaction => finding(Rule::Verb, Effects::NONE).control(),
         K::Prepare => finding(Rule::SessionState, Effects::PREPARE),
-        K::Execute | K::Fetch | K::Move => finding(Rule::SessionState, Effects::NONE),
+        // What it runs is in another text, or behind a name that only the server knows.
+        K::Execute => finding(Rule::SessionState, Effects::HIDDEN),
+        K::Fetch | K::Move => finding(Rule::SessionState, Effects::NONE),
         K::Listen => finding(Rule::SessionState, Effects::LISTEN),
         K::Load => finding(Rule::SessionState, Effects::SESSION),
-        K::Do => finding(Rule::Verb, Effects::DDL | opaque::effects_of_do(statement)),
+        K::Do => run_code(finding(Rule::Verb, Effects::DDL | Effects::HIDDEN), statement),
         K::Create => finding(Rule::Verb, Effects::DDL | created(statement)),
-        K::Alter
-        | K::Call
-        | K::Comment
-        | K::Drop
-        | K::Grant
-        | K::Import
-        | K::Reassign
-        | K::Refresh
-        | K::Revoke
-        | K::Security => finding(Rule::Verb, Effects::DDL),
+        // Either may drop a temporary object, or the schema that it is in.
+        K::Alter | K::Drop => finding(Rule::Verb, Effects::DDL | Effects::CLEAR_TEMP),
+        K::Call | K::Comment | K::Grant | K::Import | K::Reassign | K::Refresh | K::Revoke | K::Security => {
+            finding(Rule::Verb, Effects::DDL)
+        }
         _ => finding(Rule::Verb, Effects::NONE),
     }
+}
+
+/// DO runs the code in its literal.
+fn run_code(mut finding: Finding, statement: &Statement<'_>) -> Finding {
+    for at in 1..statement.tokens.len() {
+        if let Some(literal) = statement.literal(at) {
+            opaque::code_changes(&opaque::unquoted(literal), &mut finding.change);
+        }
+    }
+    finding
 }
 
 /// `CREATE [OR REPLACE] [GLOBAL | LOCAL] TEMP …`
@@ -168,7 +179,7 @@ fn declare(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
     let holds = (1..at).any(|at| statement.keyword(at) == K::With && statement.keyword(at + 1) == K::Hold);
     if holds {
         finding.worsen(Class::Write, Rule::SessionState, statement.name(0));
-        finding.effects = finding.effects | Effects::HOLD_CURSOR;
+        finding.change.add(Effects::HOLD_CURSOR);
     }
     finding
 }

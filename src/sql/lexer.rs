@@ -184,12 +184,14 @@ impl Lexer<'_> {
         self.push(kind, Keyword::None, start, start + 1);
     }
 
-    /// A literal at `start..self.at`. The body of DO is code, so it belongs to the shape.
+    /// A literal at `start..self.at`. The body of DO is code, and the first argument of `set_config` is a name: they
+    /// belong to the shape.
     fn literal(&mut self, start: usize) {
         let in_list = self.in_list;
+        let is_kept = self.statement == Keyword::Do || self.is_setting();
         self.push(Kind::Literal, Keyword::None, start, self.at);
         let shape = &mut self.out.shape;
-        if self.statement == Keyword::Do {
+        if is_kept {
             let body = &self.text[start..self.at];
             shape.push(BODY);
             shape.extend_from_slice(&offset(body.len()).to_le_bytes());
@@ -198,6 +200,14 @@ impl Lexer<'_> {
             shape.pop();
         } else {
             shape.push(LITERAL);
+        }
+    }
+
+    /// Next is the first argument of `set_config`.
+    fn is_setting(&self) -> bool {
+        match self.out.list.as_slice() {
+            [.., name, open] if open.kind == Kind::Open => self.out.name(*name) == b"set_config",
+            _ => false,
         }
     }
 
@@ -461,7 +471,7 @@ fn digits(bytes: &[u8]) -> usize {
 }
 
 /// Where the line that holds `at` ends.
-fn line_end(text: &[u8], at: usize) -> usize {
+pub(super) fn line_end(text: &[u8], at: usize) -> usize {
     memchr::memchr2(b'\n', b'\r', &text[at..]).map_or(text.len(), |found| at + found)
 }
 

@@ -113,7 +113,10 @@ impl Shapes {
 /// What one answer takes, with its key and the links of the list.
 fn cost(answer: &Classified) -> usize {
     const LINKS_BYTES: usize = 64;
-    size_of::<ShapeKey>() + size_of::<Classified>() + answer.why.name.as_ref().map_or(0, |n| n.len()) + LINKS_BYTES
+    let settings: usize = answer.settings.iter().map(|name| size_of::<Box<str>>() + name.len()).sum();
+    let by_name = answer.by_name.as_ref().map_or(0, |by| by.name.len());
+    let names = answer.why.name.as_ref().map_or(0, |n| n.len()) + settings + by_name;
+    size_of::<ShapeKey>() + size_of::<Classified>() + names + LINKS_BYTES
 }
 
 /// Shapes that looked like reads until a replica refused them.

@@ -10,6 +10,8 @@
 //! in the session; `currval` and `lastval`, which answer for one server: they go to the primary, and are right as
 //! long as the session kept its server since `nextval`.
 
+mod by_name;
+mod change;
 mod classify;
 mod control;
 mod effects;
@@ -21,16 +23,21 @@ mod lexer;
 mod memo;
 mod opaque;
 mod query;
+mod setting;
 mod statement;
 mod veto;
 
 #[cfg(test)]
 mod tests;
 
+pub use by_name::{named, prepared_text, rename};
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
 pub use explain::explain;
-pub use facts::{CatalogFacts, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, Volatility, queries};
+pub use facts::{
+    CatalogFacts, CatalogObject, CodeRow, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, UseRow,
+    Volatility, queries,
+};
 
 use std::fmt;
 

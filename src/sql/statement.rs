@@ -1,8 +1,9 @@
 //! One statement's tokens, and what was found about it.
 
+use super::change::Change;
 use super::keyword::Keyword;
 use super::lexer::{Kind, Token, Tokens};
-use super::{Begin, Class, Effects, Rule, Why};
+use super::{Begin, ByName, Class, Effects, Rule, Why};
 
 /// One statement of a scanned text, without its semicolon. Positions past the end are harmless: they have no kind
 /// and no keyword.
@@ -34,6 +35,11 @@ impl<'a> Statement<'a> {
             Some(Kind::Quoted | Kind::Encoded) => true,
             _ => false,
         }
+    }
+
+    /// An unquoted name or keyword, given in lower case.
+    pub(super) fn is_word(&self, at: usize, word: &[u8]) -> bool {
+        self.is(at, Kind::Word) && self.name(at) == word
     }
 
     /// The bytes of a name (in lower case unless quoted) or an operator; empty for anything else.
@@ -91,8 +97,9 @@ impl<'a> Statement<'a> {
 pub(super) struct Finding {
     pub(super) class: Class,
     pub(super) why: Why,
-    pub(super) effects: Effects,
+    pub(super) change: Change,
     pub(super) begins: Option<Begin>,
+    pub(super) by_name: Option<ByName>,
     pub(super) transaction_control: bool,
 }
 
@@ -102,8 +109,9 @@ impl Finding {
         Self {
             class: Class::Read,
             why: Why { rule, name: None },
-            effects: Effects::NONE,
+            change: Change::default(),
             begins: None,
+            by_name: None,
             transaction_control: false,
         }
     }
@@ -120,7 +128,7 @@ impl Finding {
     }
 
     pub(super) fn with(mut self, effects: Effects) -> Self {
-        self.effects = self.effects | effects;
+        self.change.add(effects);
         self
     }
 
@@ -139,9 +147,10 @@ impl Finding {
             self.class = next.class;
             self.why = next.why;
         }
-        self.effects = self.effects | next.effects;
+        self.change.join(&next.change);
         self.transaction_control |= next.transaction_control;
         self.begins = None;
+        self.by_name = None;
     }
 }
 

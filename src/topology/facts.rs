@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -40,6 +40,10 @@ const UNUSED: Duration = Duration::from_secs(60 * 60);
 pub struct Facts {
     database: String,
     loaded: ArcSwap<Loaded>,
+    /// Some session has asked for a value that a sequence gave it before. Those who use sequences then keep their servers.
+    pub uses_currval: AtomicBool,
+    /// When the primary was asked last whether they are still true.
+    looked_at: Mutex<Option<Instant>>,
     refresh: Notify,
     stored: Notify,
 }
@@ -57,6 +61,8 @@ impl Facts {
         Arc::new(Self {
             database: database.to_owned(),
             loaded: ArcSwap::from_pointee(Loaded { version: 0, facts: CatalogFacts::unloaded() }),
+            uses_currval: AtomicBool::new(false),
+            looked_at: Mutex::default(),
             refresh: Notify::new(),
             stored: Notify::new(),
         })
@@ -77,6 +83,11 @@ impl Facts {
             }
             stored.await;
         }
+    }
+
+    /// The primary was asked for them after this instant.
+    pub fn are_newer_than(&self, at: std::time::Instant) -> bool {
+        self.looked_at.lock().is_some_and(|looked_at| looked_at.into_std() > at)
     }
 
     /// A session saw DDL commit: look for changes soon. Many requests make one look.
@@ -214,7 +225,9 @@ impl Source {
         // A connection for each look: one that idles in every database would take slots that clients need.
         let control = Control::new(&self.cluster, node, &facts.database, TIMEOUTS, self.tls.clone())?;
         let before = seen.as_deref();
+        let begun = Instant::now();
         let news = control.with(async |client| look(client, before).await).await?;
+        let of_primary = view.primary.is_some();
         if let Some((state, catalog)) = news {
             facts.store(catalog, self.versions.fetch_add(1, Relaxed) + 1);
             *seen = Some(state);
@@ -225,6 +238,9 @@ impl Source {
                 version = facts.load().version,
                 "catalog facts loaded"
             );
+        }
+        if of_primary {
+            *facts.looked_at.lock() = Some(begun);
         }
         Ok(())
     }

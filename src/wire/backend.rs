@@ -166,6 +166,8 @@ pub struct ErrorFields<'a> {
     pub message: &'a [u8],
     pub detail: Option<&'a [u8]>,
     pub hint: Option<&'a [u8]>,
+    /// The function in PostgreSQL's source that reported it.
+    pub routine: &'a [u8],
 }
 
 impl ErrorFields<'_> {
@@ -178,7 +180,8 @@ impl ErrorFields<'_> {
 /// Looks into the body of an [ErrorResponse](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ERRORRESPONSE)
 /// or `NoticeResponse`. Fields after the first malformed one are not seen.
 pub fn error_fields(mut body: &[u8]) -> ErrorFields<'_> {
-    let mut fields = ErrorFields { severity: b"", sqlstate: *b"XX000", message: b"", detail: None, hint: None };
+    let mut fields =
+        ErrorFields { severity: b"", sqlstate: *b"XX000", message: b"", detail: None, hint: None, routine: b"" };
     while let Some((&field, rest)) = body.split_first().filter(|&(&field, _)| field != 0) {
         body = rest;
         let Some(text) = take_cstr(&mut body) else { break };
@@ -189,6 +192,7 @@ pub fn error_fields(mut body: &[u8]) -> ErrorFields<'_> {
             b'M' => fields.message = text,
             b'D' => fields.detail = Some(text),
             b'H' => fields.hint = Some(text),
+            b'R' => fields.routine = text,
             _ => {}
         }
     }
@@ -210,6 +214,25 @@ pub fn backend_key(body: &[u8]) -> Option<(i32, &[u8])> {
 /// The tag of a `CommandComplete`, such as `INSERT 0 1`.
 pub fn command_tag(mut body: &[u8]) -> Option<&[u8]> {
     take_cstr(&mut body)
+}
+
+/// The values of a `DataRow`.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        rest = after;
+        values.push(match usize::try_from(i32::from_be_bytes(*length)) {
+            Err(_) => None,
+            Ok(length) => {
+                let (value, after) = rest.split_at_checked(length)?;
+                rest = after;
+                Some(value)
+            }
+        });
+    }
+    Some(values)
 }
 
 /// The transaction status in a ReadyForQuery.

@@ -388,7 +388,9 @@ fn what_servers_say_by_themselves(env: &Env) {
     database.prepare("NOTIFY c, 'while idle'");
     let (tag, body) = listener.read().unwrap();
     assert_eq!((tag, &body[4..]), ('A', &b"c\0while idle\0"[..]));
-    database.prepare("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN c'");
+    database.prepare(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'app'",
+    );
     let transcript = play(&mut listener, &[turn::<&[u8]>(&[], "$")]);
     assert_eq!(transcript.len(), 1, "{}", show(&transcript));
     assert_eq!(crate::raw::field(&transcript[0].1, b'C'), "57P01");

@@ -348,10 +348,16 @@ fn a_changed_table_does_not_haunt_new_clients(env: &Env) {
     let proxy = Proxy::start(&env.shared().cluster, "[pool]\ndefault_pool_size = 1\n[routing]\nsplit = false\n");
     let target = proxy.target(&database.name);
     let frames = at_once(&[parse("a", "TABLE t"), run("a", &[])]);
-    assert_eq!(sqlstate(&ask(&mut target.raw(), &frames)), "");
+    let mut early = target.raw();
+    assert_eq!(sqlstate(&ask(&mut early, &frames)), "");
     database.prepare("ALTER TABLE t ADD COLUMN b int");
     let answers: Vec<_> = (0..3).map(|_| sqlstate(&ask(&mut target.raw(), &frames))).collect();
-    assert_eq!(answers, ["0A000", "", ""]);
+    assert_eq!(answers, ["", "", ""]);
+    // Who does not ask what the rows are now must not get them.
+    let unasked = at_once(&[bind("a", &[]), execute()]);
+    assert_eq!(sqlstate(&ask(&mut early, &unasked)), "0A000");
+    // Who asks gets what a server of its own would only give after preparing anew.
+    assert_eq!(sqlstate(&ask(&mut early, &at_once(&[run("a", &[])]))), "");
 }
 
 /// Named reads and writes of one client, and messages that come in several batches.

@@ -1,10 +1,12 @@
 //! Where statements go, by the nodes' own logs, and that the answer is what the primary itself gives.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
-use causeway::app::demo::cluster::LocalCluster;
+use causeway::app::demo::cluster::{LocalCluster, free_port};
+use causeway::app::demo::{Login, configuration};
 
-use crate::harness::{Database, Env, PASSWORD, Test, USER, check};
+use crate::harness::{CONTROL_USER, Database, Env, PASSWORD, Test, USER, check};
 use crate::raw::{Message, RawClient, tags};
 use crate::speech::{ask, extended, query, seen, sqlstate, value};
 
@@ -12,10 +14,12 @@ mod statements;
 
 pub const TESTS: &[Test] = &[
     ("routing::reads_go_to_a_replica", reads_go_to_a_replica),
+    ("routing::what_is_missing_is_looked_for_on_the_primary", what_is_missing_is_looked_for_on_the_primary),
     ("routing::what_a_replica_cannot_do_goes_to_the_primary", what_a_replica_cannot_do_goes_to_the_primary),
     ("routing::a_function_that_lies_is_rescued", a_function_that_lies_is_rescued),
     ("routing::new_relations_and_functions_are_known", new_relations_and_functions_are_known),
     ("routing::transactions_have_one_node", transactions_have_one_node),
+    ("routing::hidden_state_is_known", hidden_state_is_known),
 ];
 
 /// Two databases alike: one is used through the proxy, the other on the primary.
@@ -106,6 +110,10 @@ fn run_table(twins: &Twins<'_>, name: &str, role: &str, statements: &[&'static s
     assert!(differing.is_empty(), "{} answers differ:\n{}", differing.len(), differing.join("\n"));
 }
 
+fn what_is_missing_is_looked_for_on_the_primary(env: &Env) {
+    run_table(&Twins::new(env, "missing"), "missing", "primary+replica", statements::MISSING);
+}
+
 fn reads_go_to_a_replica(env: &Env) {
     run_table(&Twins::new(env, "reads"), "reads", "replica", statements::READS);
 }
@@ -188,4 +196,26 @@ fn transactions_have_one_node(env: &Env) {
     }
     let logs = logs(twins.cluster());
     check(&cases, |(_, marker)| roles(&logs, marker));
+}
+
+/// What `causeway explain` says of code in the catalog of a real server.
+fn hidden_state_is_known(env: &Env) {
+    let database = env.database("hidden");
+    database.prepare(statements::HIDDEN_SETUP);
+    let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
+    let control = Login { user: CONTROL_USER, password: PASSWORD.to_owned(), database: "postgres" };
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), configuration(&env.shared().cluster, &app, &control, free_port().unwrap())).unwrap();
+    let texts: Vec<&str> = statements::HIDDEN.iter().map(|(text, _)| *text).collect();
+    let mut explain = Command::new(env!("CARGO_BIN_EXE_causeway"));
+    explain.args(["explain", "--database", &database.name, &texts.join(";"), "--config"]).arg(file.path());
+    let output = explain.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("\nsettings:    my.x, my.y\n"), "{said}");
+    let effects: Vec<&str> = said.lines().filter_map(|line| Some(line.split_once(", effects ")?.1)).collect();
+    assert_eq!(effects.len(), texts.len(), "{said}");
+    for ((text, expected), effects) in statements::HIDDEN.iter().zip(effects) {
+        assert_eq!(effects, *expected, "{text}");
+    }
 }

@@ -3,13 +3,18 @@
 //! Immutable once built. Looked up by the bytes of a name, in lower case unless it was quoted, without allocation.
 
 mod builtins;
+mod code;
 mod names;
 pub mod queries;
 
 use std::collections::HashSet;
 
+use super::change::Change;
 use super::{Class, Rule};
 use builtins::{Builtins, Category};
+pub use code::{CatalogObject, CodeRow, UseRow};
+use code::{Code, HiddenNames};
+pub(super) use code::{Hidden, Reach};
 use names::NameTable;
 
 /// `pg_proc.provolatile`, worst over the overloads of a name.
@@ -113,6 +118,8 @@ pub struct CatalogFacts {
     operators: HashSet<Box<[u8]>, foldhash::fast::FixedState>,
     /// A harmful relation or type has a name beyond ASCII, whose case and encoding we cannot compare.
     foreign_letters: bool,
+    hidden: HiddenNames,
+    at_ddl: Change,
 }
 
 impl CatalogFacts {
@@ -132,12 +139,14 @@ impl CatalogFacts {
             mentions: NameTable::default(),
             operators: HashSet::default(),
             foreign_letters: false,
+            hidden: HiddenNames::default(),
+            at_ddl: Change::default(),
         }
     }
 
     /// Takes the rows of the catalog [`queries`].
     pub fn builder() -> FactsBuilder {
-        FactsBuilder { facts: Self { loaded: true, ..Self::unloaded() } }
+        FactsBuilder { facts: Self { loaded: true, ..Self::unloaded() }, code: Code::default() }
     }
 
     /// The names that [`queries::RELATIONS`] takes as its parameter: PostgreSQL's volatile functions that do no harm
@@ -178,6 +187,21 @@ impl CatalogFacts {
         })
     }
 
+    /// Some name changes the session out of the text's sight.
+    pub(super) fn hides(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    /// What a function, relation, type or operator of the name changes in the session by the code that it runs.
+    pub(super) fn hidden(&self, name: &[u8]) -> Option<&Hidden> {
+        if self.hides() { self.hidden.get(as_stored(name)) } else { None }
+    }
+
+    /// What event triggers change with every DDL statement.
+    pub(super) fn at_ddl(&self) -> &Change {
+        &self.at_ddl
+    }
+
     /// An operator of this name has a volatile function.
     pub(super) fn is_volatile_operator(&self, name: &[u8]) -> bool {
         !self.operators.is_empty() && self.operators.contains(name)
@@ -185,7 +209,7 @@ impl CatalogFacts {
 }
 
 /// PostgreSQL keeps 63 bytes of a name, cut at a character.
-fn as_stored(name: &[u8]) -> &[u8] {
+pub(super) fn as_stored(name: &[u8]) -> &[u8] {
     const NAME_BYTES: usize = 63;
     if name.len() <= NAME_BYTES {
         return name;
@@ -211,6 +235,7 @@ fn builtin_verdict(category: Category) -> Verdict {
 #[derive(Debug)]
 pub struct FactsBuilder {
     facts: CatalogFacts,
+    code: Code,
 }
 
 impl FactsBuilder {
@@ -259,7 +284,16 @@ impl FactsBuilder {
         self.facts.mentions.insert(schema, name, verdict);
     }
 
+    pub fn code(&mut self, row: CodeRow<'_>) {
+        self.code.function(row);
+    }
+
+    pub fn uses(&mut self, row: UseRow<'_>) {
+        self.code.uses(row);
+    }
+
     pub fn build(self) -> CatalogFacts {
-        self.facts
+        let (hidden, at_ddl) = self.code.finish();
+        CatalogFacts { hidden, at_ddl, ..self.facts }
     }
 }

@@ -1,6 +1,7 @@
 //! Classification as tables: texts and what they are, with the catalog of a real server.
 
 mod effects;
+mod hidden;
 mod lexing;
 mod memo;
 mod properties;

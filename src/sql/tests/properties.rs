@@ -103,6 +103,10 @@ proptest! {
         let mut classifier = Classifier::new(1 << 16);
         let first = classifier.classify(&bytes, &context);
         prop_assert_eq!(classifier.classify(&bytes, &context), first);
+        if let Some(renamed) = rename(&bytes, b"x") {
+            prop_assert!(classify(renamed).by_name.is_some());
+        }
+        prepared_text(&bytes);
         explain(&bytes, &FACTS);
     }
 

@@ -128,16 +128,17 @@ fn explain_says_class_reason_and_each_statement() {
         "class:       write",
         "why:         calls a function that writes or needs the primary: nextval",
         "rule:        writing_function",
-        "effects:     set",
+        "effects:     set, sequence",
+        "settings:    a",
         "hint:        none",
     ];
-    assert_eq!(lines[..5], expected);
-    assert!(lines[5].starts_with("fingerprint: ") && lines[5].len() == 29, "{}", lines[5]);
+    assert_eq!(lines[..6], expected);
+    assert!(lines[6].starts_with("fingerprint: ") && lines[6].len() == 29, "{}", lines[6]);
     assert_eq!(
-        lines[6..],
+        lines[7..],
         [
             "statement 1: SELECT: read, reads only, effects none",
-            "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects none",
+            "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects sequence",
             "statement 3: SET: write, changes or uses the session's state: set, effects set",
         ]
     );

@@ -31,7 +31,7 @@ CREATE FUNCTION f_stable() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*
 CREATE FUNCTION f_immutable(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 + 1';
 CREATE FUNCTION f_writes() RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO w VALUES (1); RETURN 1; END';
 CREATE FUNCTION f_writes(int) RETURNS int LANGUAGE plpgsql AS 'BEGIN INSERT INTO w VALUES ($1); RETURN $1; END';
-CREATE FUNCTION f_liar() RETURNS bigint LANGUAGE plpgsql STABLE AS $$BEGIN RETURN nextval('s'); END$$;
+CREATE FUNCTION f_liar() RETURNS bigint LANGUAGE plpgsql STABLE AS $$BEGIN PERFORM pg_notify('x', ''); RETURN 1; END$$;
 CREATE FUNCTION f_default(n bigint DEFAULT nextval('s')) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 CREATE FUNCTION touched(t) RETURNS bigint LANGUAGE sql AS $$SELECT nextval('s')$$;
 CREATE FUNCTION f_sum(bigint, int) RETURNS bigint LANGUAGE sql AS $$SELECT $1 + nextval('s')$$;
@@ -85,7 +85,6 @@ pub const READS: &[&str] = &[
     "SELECT * FROM generate_series(1, 3) AS g(n), LATERAL (SELECT g.n * 2) AS x(m)",
     // Its errors are the statement's own.
     "SELECT 1/0",
-    "SELECT * FROM nope",
     "SELECT id FROM t WHERE",
     "SELECT 'x'::int",
     "DECLARE c CURSOR FOR SELECT 1",
@@ -378,4 +377,79 @@ pub const TRANSACTIONS: &[(&str, &[&str])] = &[
     ("replica", &["BEGIN READ ONLY", "DECLARE c CURSOR FOR TABLE t", "FETCH 1 FROM c", "MOVE 1 IN c", "COMMIT"]),
     ("replica", &["BEGIN READ ONLY", "SET LOCAL search_path = other", "TABLE t", "COMMIT"]),
     ("replica", &["BEGIN READ ONLY", "COMMIT AND CHAIN", "SELECT 1", "ROLLBACK"]),
+];
+
+/// What a replica does not know, the primary may.
+pub const MISSING: &[&str] =
+    &["SELECT * FROM nope", "SELECT nope FROM t", "SELECT * FROM nope.t", "SELECT id + 'x'::nope FROM t"];
+/// Code of all kinds that changes the session out of the client's sight; in a database of its own.
+pub const HIDDEN_SETUP: &str = "
+CREATE TABLE plain (n int);
+CREATE FUNCTION f_plain() RETURNS int LANGUAGE plpgsql AS $$BEGIN UPDATE plain SET n = 1; RETURN 1; END$$;
+CREATE FUNCTION f_set() RETURNS int LANGUAGE plpgsql AS
+  $$BEGIN SET my.x = '1'; PERFORM set_config('my.y', 'z', false); RETURN 1; END$$;
+CREATE FUNCTION f_local() RETURNS text LANGUAGE sql AS $$SELECT set_config('my.l', 'z', true)$$;
+CREATE FUNCTION f_config() RETURNS int LANGUAGE sql SET search_path = pg_catalog AS 'SELECT 1';
+CREATE FUNCTION f_outer() RETURNS int LANGUAGE sql AS 'SELECT f_set()';
+CREATE FUNCTION f_atomic() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT f_outer(); END;
+CREATE FUNCTION f_lock(int, int) RETURNS int LANGUAGE plpgsql AS
+  $$BEGIN PERFORM pg_advisory_lock($1); RETURN 1; END$$;
+CREATE FUNCTION f_dynamic(q text) RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE q; END';
+CREATE AGGREGATE agg_lock(int) (SFUNC = f_lock, STYPE = int, INITCOND = '0');
+CREATE OPERATOR +! (LEFTARG = int, RIGHTARG = int, FUNCTION = f_lock);
+CREATE FUNCTION f_trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM f_outer(); RETURN NEW; END';
+CREATE TABLE with_trigger (n int);
+CREATE TRIGGER t BEFORE INSERT ON with_trigger FOR EACH ROW EXECUTE FUNCTION f_trigger();
+CREATE TABLE with_default (a int DEFAULT f_lock(1, 1), b int);
+CREATE TABLE with_check (n int CHECK (f_lock(n, n) > 0));
+CREATE TABLE with_rule (n int);
+CREATE RULE r AS ON INSERT TO with_rule DO ALSO SELECT f_lock(1, 1);
+CREATE TABLE with_policy (n int);
+ALTER TABLE with_policy ENABLE ROW LEVEL SECURITY;
+CREATE POLICY p ON with_policy USING (f_lock(1, 1) > 0);
+CREATE DOMAIN d_lock AS int CHECK (f_lock(VALUE, 1) > 0);
+CREATE TABLE with_domain (n d_lock);
+CREATE TABLE parent (n int) PARTITION BY LIST (n);
+CREATE TABLE child PARTITION OF parent FOR VALUES IN (1);
+CREATE TRIGGER t BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION f_trigger();
+CREATE TABLE target (n int PRIMARY KEY);
+CREATE TABLE cascaded (n int REFERENCES target ON DELETE CASCADE);
+CREATE TRIGGER t BEFORE DELETE ON cascaded FOR EACH ROW EXECUTE FUNCTION f_trigger();
+CREATE VIEW v_outer AS SELECT f_outer();
+CREATE VIEW v_of_v_outer AS SELECT * FROM v_outer;
+CREATE VIEW v_config AS SELECT set_config('my.v', '1', false);
+CREATE TABLE with_serial (id serial, n int);
+CREATE TABLE with_identity (id int GENERATED ALWAYS AS IDENTITY, n int);
+CREATE VIEW v_serial AS SELECT * FROM with_serial;
+CREATE FUNCTION f_inserts() RETURNS void LANGUAGE sql AS 'INSERT INTO with_serial (n) VALUES (1)';
+CREATE FUNCTION f_reads() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM with_serial'";
+
+/// Statements and their effects.
+pub const HIDDEN: &[(&str, &str)] = &[
+    ("SELECT f_plain()", "none"),
+    ("SELECT f_set()", "set, hidden"),
+    ("SELECT f_local()", "local"),
+    ("SELECT f_config()", "none"),
+    ("SELECT f_outer()", "set, hidden"),
+    ("SELECT f_atomic()", "set, hidden"),
+    ("SELECT f_dynamic('x')", "hidden"),
+    ("SELECT agg_lock(n) FROM plain", "advisory_lock, hidden"),
+    ("SELECT 1 +! 2", "advisory_lock, hidden"),
+    ("SELECT n FROM with_trigger", "none"),
+    ("INSERT INTO with_trigger VALUES (1)", "set, hidden"),
+    ("INSERT INTO with_default (b) VALUES (1)", "advisory_lock, hidden"),
+    ("INSERT INTO with_check VALUES (1)", "advisory_lock, hidden"),
+    ("INSERT INTO with_rule VALUES (1)", "advisory_lock, hidden"),
+    ("SELECT n FROM with_policy", "advisory_lock, hidden"),
+    ("SELECT 1::d_lock", "advisory_lock, hidden"),
+    ("INSERT INTO with_domain VALUES (1)", "advisory_lock, hidden"),
+    ("INSERT INTO parent VALUES (1)", "set, hidden"),
+    ("DELETE FROM target", "set, hidden"),
+    ("SELECT * FROM v_of_v_outer", "set, hidden"),
+    ("SELECT * FROM v_config", "set, hidden, set_unnamed"),
+    ("INSERT INTO with_serial (n) VALUES (1)", "sequence"),
+    ("INSERT INTO with_identity (n) VALUES (1)", "sequence"),
+    ("INSERT INTO v_serial (n) VALUES (1)", "sequence"),
+    ("SELECT f_inserts()", "sequence"),
+    ("SELECT f_reads()", "none"),
 ];
