@@ -14,7 +14,7 @@ pub(super) struct Change {
 
 impl Change {
     /// More names than anybody sets in one text; those beyond it count as unnamed.
-    const MAX_SETTINGS: usize = 256;
+    const MAX_SETTINGS: usize = 64;
 
     pub(super) fn add(&mut self, effects: Effects) {
         self.effects = self.effects | effects;
@@ -39,12 +39,17 @@ impl Change {
         }
     }
 
-    pub(super) fn join(&mut self, other: &Self) {
+    /// Takes over what the other changes; says whether that is any news.
+    pub(super) fn join(&mut self, other: &Self) -> bool {
+        let before = (self.effects, self.settings.len());
         self.add(other.effects);
         self.by_literals |= other.by_literals;
-        for name in &other.settings {
-            self.insert(name);
+        if self.settings.len() >= Self::MAX_SETTINGS && !other.settings.is_empty() {
+            self.add(Effects::SET_UNNAMED);
+        } else {
+            other.settings.iter().for_each(|name| self.insert(name));
         }
+        before != (self.effects, self.settings.len())
     }
 }
 

@@ -94,11 +94,14 @@ fn run_code(mut finding: Finding, statement: &Statement<'_>) -> Finding {
     finding
 }
 
-/// `CREATE [OR REPLACE] [GLOBAL | LOCAL] TEMP …`
+/// `CREATE [OR REPLACE] [GLOBAL | LOCAL] TEMP …`, `CREATE TABLE … AS EXECUTE p`
 fn created(statement: &Statement<'_>) -> Effects {
     let filler = |k: K| matches!(k, K::Reserved | K::Replace | K::Global | K::Local);
     let what = (1..statement.tokens.len()).map(|at| statement.keyword(at)).find(|k| !filler(*k));
-    if what == Some(K::Temp) { Effects::TEMP } else { Effects::NONE }
+    let executes =
+        (1..statement.tokens.len()).any(|at| statement.keyword(at - 1) == K::As && statement.keyword(at) == K::Execute);
+    let temporary = if what == Some(K::Temp) { Effects::TEMP } else { Effects::NONE };
+    if executes { temporary | Effects::HIDDEN } else { temporary }
 }
 
 /// EXPLAIN plans, and with ANALYZE it also runs.

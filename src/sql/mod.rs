@@ -5,10 +5,14 @@
 //! (`judge`, `query`, `control`) against [`CatalogFacts`], lets sqlparser veto what looks like a read (`veto`), and
 //! remembers the answer (`memo`).
 //!
+//! Besides the class it says what a text may leave in the session ([`Effects`], [`Classified::settings`]), be it by code
+//! that the text only causes to run: functions, triggers, defaults, rules, views, policies (`change`, `setting`,
+//! `opaque`, `facts::code`). It may say too much, which costs a question to the server.
+//!
 //! What it cannot see, and who helps: a function declared STABLE or IMMUTABLE that writes (the replica refuses, the
-//! session runs the batch on the primary and calls [`Classifier::learn_write`]); state that a user's function changes
-//! in the session; `currval` and `lastval`, which answer for one server: they go to the primary, and are right as
-//! long as the session kept its server since `nextval`.
+//! session runs the batch on the primary and calls [`Classifier::learn_write`]); state that a function in C changes;
+//! settings with a dot in their name that code puts together piece by piece; code that was made since the facts were
+//! loaded.
 
 mod by_name;
 mod change;

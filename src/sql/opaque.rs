@@ -46,6 +46,8 @@ pub(super) fn code_changes(code: &[u8], change: &mut Change) {
         let strings: Vec<_> = strings.map(|literal| (Cow::Owned(unquoted(literal).into_owned()), depth + 1)).collect();
         pending.extend(strings);
     }
+    // The code as a whole stands for itself: it is in the shape, or behind a name.
+    found.by_literals = false;
     change.join(&found);
 }
 

@@ -11,6 +11,7 @@ use super::{Class, Effects, Rule, setting};
 pub(super) fn judge(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {
     let mut finding = Finding::read(Rule::ReadsOnly);
     let reach = reach(statement, facts);
+    unknown_code(reach, facts, &mut finding);
     for at in 0..statement.tokens.len() {
         clause(statement, at, &mut finding);
         if is_call(statement, at) {
@@ -37,6 +38,7 @@ pub(super) fn judge_plan(statement: &Statement<'_>, facts: &CatalogFacts) -> Fin
 /// Adds what the calls of any statement do to the session.
 pub(super) fn add_effects(statement: &Statement<'_>, facts: &CatalogFacts, finding: &mut Finding) {
     let reach = reach(statement, facts);
+    unknown_code(reach, facts, finding);
     for at in 0..statement.tokens.len() {
         if is_call(statement, at) {
             call(statement, at, facts, finding);
@@ -48,7 +50,7 @@ pub(super) fn add_effects(statement: &Statement<'_>, facts: &CatalogFacts, findi
 
 /// How far into a relation's code the statement may get.
 fn reach(statement: &Statement<'_>, facts: &CatalogFacts) -> Reach {
-    if !facts.hides() {
+    if facts.is_loaded() && !facts.hides() {
         return Reach::Mention;
     }
     let reads = matches!(
@@ -70,6 +72,13 @@ fn reach(statement: &Statement<'_>, facts: &CatalogFacts) -> Reach {
         }
     }
     reach
+}
+
+/// Before the facts are loaded, whatever is written to may have triggers, and defaults from sequences.
+fn unknown_code(reach: Reach, facts: &CatalogFacts, finding: &mut Finding) {
+    if !facts.is_loaded() && reach >= Reach::Write {
+        finding.change.add(Effects::HIDDEN | Effects::SEQUENCE);
+    }
 }
 
 /// What the code behind a name changes.

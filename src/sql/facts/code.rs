@@ -4,7 +4,7 @@
 //! A graph: functions are read by their words ([`code_changes`]), everything else by what the catalog says it uses; what
 //! is used hands on what it changes to its users, until nothing more is handed on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
 use super::super::Effects;
@@ -84,11 +84,10 @@ impl Hidden {
         self.within(Reach::Insert).next().is_none()
     }
 
-    fn join(&mut self, other: &Self) {
-        self.on_mention.join(&other.on_mention);
-        self.on_write.join(&other.on_write);
-        self.on_insert.join(&other.on_insert);
-        self.only_called &= other.only_called;
+    fn join(&mut self, other: &Self) -> bool {
+        let mentioned = self.on_mention.join(&other.on_mention);
+        let written = self.on_write.join(&other.on_write);
+        self.on_insert.join(&other.on_insert) || mentioned || written
     }
 }
 
@@ -116,14 +115,11 @@ impl Edge {
         }
     }
 
-    fn hand_on(self, used: &Hidden, user: &mut Hidden) {
+    /// Says whether that is any news to the user.
+    fn hand_on(self, used: &Hidden, user: &mut Hidden) -> bool {
         match self {
-            Self::To(reach) => used.within(Reach::Insert).for_each(|change| user.part(reach).join(change)),
-            Self::Same => {
-                user.on_mention.join(&used.on_mention);
-                user.on_write.join(&used.on_write);
-                user.on_insert.join(&used.on_insert);
-            }
+            Self::To(reach) => used.within(Reach::Insert).filter(|change| user.part(reach).join(change)).count() > 0,
+            Self::Same => user.join(used),
             Self::Cascade => user.on_write.join(&used.on_write),
             Self::Reads => user.on_mention.join(&used.on_mention),
         }
@@ -157,6 +153,9 @@ pub(super) struct Code {
     words: Vec<Words>,
     hasher: foldhash::fast::FixedState,
 }
+
+/// A catalog of a hundred thousand objects takes fewer.
+const MAX_STEPS: usize = 1 << 19;
 
 const EVENT_TRIGGERS: u8 = b'e';
 const FUNCTION: u8 = b'f';
@@ -224,11 +223,11 @@ impl Code {
         }
     }
 
-    /// What each name changes, and what every DDL statement does.
-    pub(super) fn finish(mut self) -> (HiddenNames, Change) {
-        self.join_words();
-        let mut pending: Vec<Id> = (0..self.objects.len()).collect();
-        while let Some(used) = pending.pop() {
+    /// Hands on until there is no news. A graph in which that has no end in sight has all names suspect.
+    fn hand_on(&mut self) {
+        let mut steps = 0;
+        let mut pending: VecDeque<Id> = (0..self.objects.len()).collect();
+        while let Some(used) = pending.pop_front() {
             let Some(object) = self.objects.get_mut(used).filter(|object| !object.hidden.is_nothing()) else {
                 continue;
             };
@@ -236,21 +235,29 @@ impl Code {
             let hidden = object.hidden.clone();
             for (user, edge) in &users {
                 let Some(object) = self.objects.get_mut(*user) else { continue };
-                let before = object.hidden.clone();
-                edge.hand_on(&hidden, &mut object.hidden);
-                if object.hidden != before {
-                    pending.push(*user);
+                if edge.hand_on(&hidden, &mut object.hidden) {
+                    pending.push_back(*user);
                 }
             }
+            steps += users.len();
             if let Some(object) = self.objects.get_mut(used) {
                 object.users = users;
             }
+            if steps > MAX_STEPS {
+                return self.objects.iter_mut().for_each(|object| object.hidden.on_mention.add(ANYTHING));
+            }
         }
+    }
+
+    /// What each name changes, and what every DDL statement does.
+    pub(super) fn finish(mut self) -> (HiddenNames, Change) {
+        self.join_words();
+        self.hand_on();
         let mut names = HiddenNames::default();
         let mut at_ddl = Change::default();
         for object in self.objects.into_iter().filter(|object| object.kind != IN_C && !object.hidden.is_nothing()) {
             if object.kind == EVENT_TRIGGERS {
-                object.hidden.within(Reach::Insert).for_each(|change| at_ddl.join(change));
+                object.hidden.within(Reach::Insert).for_each(|change| _ = at_ddl.join(change));
             } else {
                 names.insert(object.name.as_bytes(), object.hidden);
             }
@@ -336,7 +343,10 @@ impl HiddenNames {
             self.foreign.join(&hidden);
         }
         match self.names.entry(name.into()) {
-            hashbrown::hash_map::Entry::Occupied(mut known) => known.get_mut().join(&hidden),
+            hashbrown::hash_map::Entry::Occupied(mut known) => {
+                known.get_mut().only_called &= hidden.only_called;
+                known.get_mut().join(&hidden);
+            }
             hashbrown::hash_map::Entry::Vacant(free) => _ = free.insert(hidden),
         }
     }

@@ -15,6 +15,7 @@ const CODE: &[(&str, &str, &str)] = &[
     ("f_dynamic", "plpgsql", "DECLARE q text := 'SET my.d = 1'; BEGIN RETURN QUERY EXECUTE q; END"),
     ("f_temp", "plpgsql", "BEGIN CREATE TEMP TABLE x (temp int); END"),
     ("f_lock", "plpgsql", "BEGIN PERFORM pg_advisory_lock(1); END"),
+    ("f_unnamed", "sql", "SELECT set_config(k, 'my.u', false) FROM t"),
     ("f_next", "plpgsql", "BEGIN RETURN nextval('s'); END"),
     ("f_last", "sql", "SELECT lastval()"),
     ("f_inserts", "sql", "INSERT INTO t_serial (a) VALUES (1)"),
@@ -95,6 +96,7 @@ const HIDDEN: &[(&str, E, &[&str])] = &[
     ("SELECT f_dynamic()", SET, &["my.d"]),
     ("SELECT f_temp()", E::TEMP.union(E::HIDDEN), &[]),
     ("SELECT f_lock()", E::ADVISORY_LOCK.union(E::HIDDEN), &[]),
+    ("SELECT f_unnamed()", SET.union(E::SET_UNNAMED), &["my.u"]),
     ("SELECT f_next()", E::SEQUENCE, &[]),
     ("SELECT f_last()", E::CURRVAL, &[]),
     ("SELECT f_inserts()", E::SEQUENCE, &[]),
@@ -146,6 +148,16 @@ fn code_behind_names_is_known() {
 }
 
 #[test]
+fn what_names_hide_is_remembered_by_shape() {
+    let facts = facts(false);
+    let mut classifier = Classifier::new(1 << 20);
+    for n in 0..3 {
+        classifier.classify(format!("SELECT f_unnamed(), {n}").as_bytes(), &context(&facts));
+    }
+    assert_eq!((classifier.remembered(), classifier.stats.hits), (1, 2));
+}
+
+#[test]
 fn event_triggers_run_with_every_ddl() {
     let facts = facts(true);
     for (text, effects) in [
@@ -176,7 +188,22 @@ fn what_code_does_to_the_session_is_for_the_primary() {
 #[test]
 fn before_the_facts_are_loaded_users_functions_are_out_of_sight() {
     let facts = CatalogFacts::unloaded();
-    for (text, hidden) in [("SELECT f()", true), ("SELECT random()", false), ("INSERT INTO t (a) VALUES (1)", false)] {
+    for (text, hidden) in
+        [("SELECT f()", true), ("SELECT random()", false), ("INSERT INTO t VALUES (1)", true), ("TABLE t", false)]
+    {
         assert_eq!(classify_with(&facts, text).effects.contains(E::HIDDEN), hidden, "{text}");
     }
+}
+
+#[test]
+fn a_tangle_of_functions_is_suspect_but_soon_known() {
+    let mut builder = CatalogFacts::builder();
+    let names: Vec<String> = (0..400).map(|n| format!("f_{n}")).collect();
+    let all = names.join("() + ");
+    for (name, oid) in names.iter().zip(1..) {
+        let source = format!("BEGIN SET my.{name} = 1; RETURN {all}(); END");
+        builder.code(CodeRow { oid, name, language: "plpgsql", source: Some(&source) });
+    }
+    let answer = classify_with(&builder.build(), "SELECT f_7()");
+    assert!(answer.effects.contains(SET.union(E::SET_UNNAMED)), "{answer:?}");
 }
