@@ -146,7 +146,7 @@ mod tests {
                 _ => b"\0\0abc",
             };
             let tag = if tag == b'q' { b'Q' } else { tag };
-            [&[tag, 0, 0, 0, 4 + body.len() as u8], body].concat()
+            [&[tag, 0, 0, 0, 4 + u8::try_from(body.len()).unwrap()], body].concat()
         };
         tags.bytes().flat_map(frame).collect()
     }

@@ -160,6 +160,15 @@ impl Watch {
         self.intake != Intake::Closed
     }
 
+    /// The server copies in, and takes no notice of this message, whatever it holds.
+    pub fn is_ignored(&self, message: u8) -> bool {
+        match self.intake {
+            // A Sync of an extended COPY counts if the COPY has failed by then.
+            Intake::CopyIn { simple } => message == tag::FLUSH || message == tag::SYNC && simple,
+            Intake::Closed | Intake::UntilSync => false,
+        }
+    }
+
     /// Notes a message of the client's in an open batch.
     pub fn client_sent(&mut self, message: u8) {
         self.intake = match (self.intake, message) {

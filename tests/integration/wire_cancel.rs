@@ -11,6 +11,7 @@ use crate::frames::{COPY_DONE, SYNC, TERMINATE, bind, copy_data, execute, extend
 use crate::harness::{Env, Test, cluster, wait_for};
 use crate::proxy::Proxy;
 use crate::raw::{RawClient, tags};
+use crate::speech::seen;
 use crate::target::Target;
 
 pub const TESTS: &[Test] = &[
@@ -37,9 +38,12 @@ fn of_copies(env: &Env) {
             client.send(&rows);
             // The node looks at it when the next row comes.
             cancel(target, &key);
-            heard.push(play(&mut client, &[turn(&[&rows[..], COPY_DONE, rest], "Z")]));
+            let answer = play(&mut client, &[turn(&[&rows[..], COPY_DONE, rest], "Z")]);
+            assert_eq!(error_code(&answer), "57014");
+            // The row at which it was depends on the moment.
+            heard.push(seen(&answer));
         }
-        let out = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000000)) TO STDOUT";
+        let out = "COPY (SELECT repeat('x', 1000), generate_series(1, 100000000)) TO STDOUT";
         for copy in [query(out), extended(out)] {
             play(&mut client, &[turn(&[copy], "ddd")]);
             cancel(target, &key);
@@ -47,12 +51,10 @@ fn of_copies(env: &Env) {
             assert_eq!(error_code(&rest), "57014", "{}", tags(&rest[rest.len() - 3..]));
         }
         client.query("SELECT 'in order'");
-        heard.push(client.read_to('Z'));
+        heard.push(seen(&client.read_to('Z')));
         heard
     };
-    let (want, got) = (heard(&database.node(0)), heard(&through));
-    assert_eq!(error_code(&want[0]), "57014");
-    assert_eq!(want, got);
+    assert_eq!(heard(&database.node(0)), heard(&through));
 }
 
 fn of_a_client_that_waits_for_a_new_server(_: &Env) {

@@ -1,10 +1,12 @@
 //! Messages that are no messages: what a node says of them, the proxy says, and the session goes on where it does there.
 
 use crate::exact::{Script, TABLE, compare};
-use crate::frames::{FLUSH, SYNC, bind, describe, execute, extended, message, parse, query, turn};
+use crate::frames::{
+    COPY_DONE, FLUSH, SYNC, bind, copy_data, copy_fail, describe, execute, extended, message, parse, query, turn,
+};
 use crate::harness::{Env, Test};
 
-pub const TESTS: &[Test] = &[("wire_malformed::bodies", bodies)];
+pub const TESTS: &[Test] = &[("wire_malformed::bodies", bodies), ("wire_malformed::in_a_copy", in_a_copy)];
 
 /// Malformed bodies of the messages up to Sync.
 const EXTENDED: &[(u8, &[u8])] = &[
@@ -92,4 +94,32 @@ fn bodies(env: &Env) {
         );
     }
     compare(env, "malformed", &[], TABLE, &scripts);
+}
+
+/// A server that copies in looks at less.
+fn in_a_copy(env: &Env) {
+    let begun = |copy: &[u8], rest: &[&[u8]]| {
+        vec![
+            turn(&[copy], "G"),
+            turn(&[rest.concat()], "Z"),
+            turn(&[query("SELECT count(*) FROM t WHERE n <= 50")], "Z"),
+        ]
+    };
+    let simple = query("COPY t FROM STDIN");
+    let unsynced = [&parse("", "COPY t FROM STDIN")[..], &bind("", "", &[], 0), &execute("", 0), FLUSH].concat();
+    let mut scripts: Vec<Script> = Vec::new();
+    let between = [SYNC, FLUSH, &message(b'S', b"x"), &message(b'H', b"xyz"), FLUSH, SYNC].concat();
+    let fails = [message(b'f', &[b'x'; 9000]), message(b'f', b"x"), message(b'f', b""), copy_fail("no")];
+    for (copy, end) in [(&simple, &b""[..]), (&unsynced, SYNC)] {
+        scripts.push(("Sync and Flush between rows", begun(copy, &[&between, &copy_data(b""), COPY_DONE, end])));
+        scripts.push(("Sync and Flush before CopyFail", begun(copy, &[&between, &copy_fail("no"), end])));
+        scripts.push(("CopyDone with a body", begun(copy, &[&message(b'c', b"x"), end])));
+        scripts.extend(fails.iter().map(|fail| ("CopyFail", begun(copy, &[fail, end]))));
+    }
+    scripts.push((
+        "a Query in a COPY",
+        vec![turn(&[&simple], "G"), turn(&[query("SELECT 1"), extended("SELECT 2")], "$")],
+    ));
+    scripts.push(("a Parse in a COPY", vec![turn(&[&unsynced], "G"), turn(&[extended("SELECT 1")], "$")]));
+    compare(env, "malformed_copy", &[], TABLE, &scripts);
 }

@@ -120,7 +120,9 @@ fn takes_a_byte_at_a_time(env: &Env) {
     let batches =
         [copy, query(select), [&parse("", select)[..], &bind("", "", &[], 0), &execute("", 0), SYNC].concat()];
     for (batch, want) in batches.iter().zip([None, Some("one,two,three"), Some("one,two,three")]) {
-        batch.iter().for_each(|byte| client.send(&[*byte]));
+        for byte in batch {
+            client.send(&[*byte]);
+        }
         assert_eq!(value(&client.read_to('Z')).as_deref(), want);
     }
 

@@ -52,7 +52,9 @@ fn any_payload_in_any_state(env: &Env) {
     let mut busy = listener(&target);
     busy.query("BEGIN");
     busy.read_to('Z');
-    payloads.iter().for_each(|payload| send(payload));
+    for payload in payloads {
+        send(payload);
+    }
     busy.query("SELECT 1");
     assert!(busy.read_to('Z').iter().all(|message| message.0 != 'A'));
     busy.query("COMMIT");

@@ -40,8 +40,7 @@ fn many_syncs(env: &Env) {
         _ => "SELECT count(*) FROM (SELECT 1) one".to_owned(),
     };
     let failing = |n: usize| if n.is_multiple_of(3) { "SELECT 1/0".to_owned() } else { format!("SELECT {n}") };
-    let queries =
-        (0..SYNCS).flat_map(|n| query(mixed(n).replace("1", "2").replace("2000", "9000"))).collect::<Vec<_>>();
+    let queries = (0..SYNCS).flat_map(|n| query(mixed(n))).collect::<Vec<_>>();
     let scripts = [
         ("a thousand reads", vec![turn(&[each(|n| format!("SELECT {n}"))], zs(SYNCS))]),
         ("a thousand reads and writes", vec![turn(&[each(mixed), query("DELETE FROM t WHERE n > 50")], zs(SYNCS + 1))]),
@@ -53,15 +52,27 @@ fn many_syncs(env: &Env) {
     compare(env, "many_syncs", &[], TABLE, &scripts);
 }
 
-fn errors_and_flushes_at_every_place(env: &Env) {
-    let insert = |n: usize| run(&format!("INSERT INTO t VALUES ({n}, 'p')"));
-    let parts: Vec<Vec<u8>> = vec![
-        insert(201),
+/// A batch in parts; whatever comes between two of them, the others keep their answers.
+fn parts() -> Vec<Vec<u8>> {
+    vec![
+        run("INSERT INTO t VALUES (201, 'p')"),
         run("SELECT 'read'"),
         [parse("s", "SELECT $1::int"), describe(b'S', "s"), bind("p", "s", &[b"1"], 1), describe(b'P', "p")].concat(),
         [execute("p", 0), close(b'P', "p"), close(b'S', "s")].concat(),
         run("SELECT count(*) FROM t WHERE n <= 50"),
-    ];
+    ]
+}
+
+/// The last tag of the answer to each part.
+const LAST_TAGS: [&str; 5] = ["C", "C", "T", "3", "C"];
+
+fn with(place: usize, piece: &[u8]) -> Vec<u8> {
+    let mut parts = parts();
+    parts.insert(place, piece.to_vec());
+    parts.concat()
+}
+
+fn errors_and_flushes_at_every_place(env: &Env) {
     let bad: [(&str, Vec<u8>); 6] = [
         ("a division", run("SELECT 1/0")),
         ("a syntax error", parse("", "SELEKT")),
@@ -70,68 +81,42 @@ fn errors_and_flushes_at_every_place(env: &Env) {
         ("a bad parameter", [parse("", "SELECT $1::int"), bind("", "", &[b"x"], 0), execute("", 0)].concat()),
         ("a duplicate", run("INSERT INTO t VALUES (1, 'duplicate')")),
     ];
-    let with = |place: usize, piece: &[u8]| {
-        let mut parts = parts.clone();
-        parts.insert(place, piece.to_vec());
-        parts.concat()
-    };
     let after = || query("SELECT count(*) FROM t WHERE n <= 50");
     let mut scripts = Vec::new();
-    for place in 0..=parts.len() {
+    for place in 0..=LAST_TAGS.len() {
         for (what, bad) in &bad {
-            scripts.push(named(
-                format!("{what} at {place}"),
-                vec![turn(&[&with(place, bad)[..], SYNC, &run("SELECT 'next'"), SYNC, &after()], "ZZZ")],
-            ));
+            let turns = vec![turn(&[&with(place, bad)[..], SYNC, &run("SELECT 'next'"), SYNC, &after()], "ZZZ")];
+            scripts.push(named(format!("{what} at {place}"), turns));
         }
-        scripts.push(named(
-            format!("Flush at {place}"),
-            vec![turn(&[&query("BEGIN")[..], &with(place, FLUSH), SYNC, &query("ROLLBACK")], "ZZZ")],
-        ));
-        scripts.push(named(
-            format!("a Query at {place}"),
-            vec![turn(
-                &[&query("BEGIN")[..], &with(place, &query("SELECT 'Query'")), SYNC, &query("ROLLBACK")],
-                "ZZZZ",
-            )],
-        ));
-        scripts.push(named(
-            format!("a Query that fails at {place}"),
-            vec![turn(&[&with(place, &query("SELECT 1/0")), SYNC, &query("DELETE FROM t WHERE n > 50")], "ZZZ")],
-        ));
-        scripts.push(named(
-            format!("a function call at {place}"),
-            vec![turn(
-                &[
-                    &query("BEGIN")[..],
-                    &with(place, &message(b'F', b"\0\0\x05\x75\0\0\0\x01\0\0\0\x02-5\0\0")),
-                    SYNC,
-                    &query("ROLLBACK"),
-                ],
-                "ZZZZ",
-            )],
-        ));
-        scripts.push(named(
-            format!("no Sync, and good-bye at {place}"),
-            vec![turn(&[&parts[..place].concat()[..], TERMINATE], "$")],
-        ));
-        let answers = match place {
-            0 => "",
-            1 | 2 => "C",
-            3 => "T",
-            4 => "3",
-            _ => "C",
-        };
-        scripts.push(named(
-            format!("no Sync, Flush and on at {place}"),
-            vec![
-                turn(&[&query("BEGIN")[..], &parts[..place].concat(), FLUSH], if place == 0 { "Z" } else { "Z1" }),
-                turn(&[FLUSH, FLUSH], answers),
-                turn(&[&parts[place..].concat()[..], SYNC, &query("ROLLBACK")], "ZZ"),
-            ],
-        ));
+        scripts.extend(interruptions(place));
     }
     compare(env, "every_place", &[], TABLE, &scripts);
+}
+
+/// What is no error, or no end of a batch.
+fn interruptions(place: usize) -> Vec<Script> {
+    let (begin, rollback) = (query("BEGIN"), query("ROLLBACK"));
+    let in_block = |piece: &[u8], read| vec![turn(&[&begin[..], &with(place, piece), SYNC, &rollback], read)];
+    let (before, behind) = (parts()[..place].concat(), parts()[place..].concat());
+    let answered = |place: usize| turn(&[FLUSH, FLUSH], LAST_TAGS[place]);
+    let mut flushed = vec![turn(&[&begin[..], &before, FLUSH], if place == 0 { "Z" } else { "Z1" })];
+    flushed.extend(place.checked_sub(1).map(answered));
+    flushed.push(turn(&[&behind[..], SYNC, &rollback], "ZZ"));
+    let failed = with(place, &query("SELECT 1/0"));
+    vec![
+        named(format!("Flush at {place}"), in_block(FLUSH, "ZZZ")),
+        named(format!("a Query at {place}"), in_block(&query("SELECT 'Query'"), "ZZZZ")),
+        named(
+            format!("a function call at {place}"),
+            in_block(&message(b'F', b"\0\0\x05\x75\0\0\0\x01\0\0\0\x02-5\0\0"), "ZZZZ"),
+        ),
+        named(
+            format!("a Query that fails at {place}"),
+            vec![turn(&[&failed[..], SYNC, &query("DELETE FROM t WHERE n > 50")], "ZZZ")],
+        ),
+        named(format!("no Sync, and good-bye at {place}"), vec![turn(&[&before[..], TERMINATE], "$")]),
+        named(format!("no Sync, Flush and on at {place}"), flushed),
+    ]
 }
 
 fn portals(env: &Env) {

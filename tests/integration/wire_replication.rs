@@ -2,12 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use causeway::app::demo::cluster::ClusterOptions;
 use nix::sys::signal::Signal;
 
+use crate::cancel::{cancel, error_code};
 use crate::frames::{FLUSH, TERMINATE, message, query};
 use crate::harness::{Env, PASSWORD, Test, cluster, wait_for};
 use crate::proxy::{Process, Proxy};
@@ -169,6 +171,20 @@ fn commands_answer_as_on_the_node(env: &Env) {
         value(&client.read_to('Z'))
     });
     assert_eq!(want, got);
+
+    let (mut client, greeting) = connect(&through, &logical);
+    let key = greeting.into_iter().find(|(tag, _)| *tag == 'K').unwrap().1;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                cancel(&through, &key);
+            }
+        });
+        client.query("SELECT pg_sleep(60)");
+        assert_eq!(error_code(&client.read_to('Z')), "57014");
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 fn who_may_not_is_told(env: &Env) {
@@ -177,9 +193,10 @@ fn who_may_not_is_told(env: &Env) {
     assert_eq!((tags(&refusal).as_str(), field(&refusal[0].1, b'C').as_str()), ("E", "42501"));
     assert!(field(&refusal[0].1, b'H').contains("users.app.replication = true"));
 
+    let cluster = &env.shared().cluster;
     // The node's own word counts: `app` lacks REPLICATION there.
     let allowed = |text: String| text.replace("[users.\"app\"]\n", "[users.app]\nreplication = true\n");
-    let proxy = Proxy::start_as(&env.shared().cluster, allowed);
+    let proxy = Proxy::start_as(cluster, allowed);
     let target = proxy.target(&database.name);
     let [want, got] = [database.node(0), target.clone()].map(|target| {
         let (_, refusal) = target.raw_with(&[("replication", "true")]);
@@ -188,6 +205,25 @@ fn who_may_not_is_told(env: &Env) {
     assert_eq!(want, got);
     let (_, refusal) = target.raw_with(&[("replication", "maybe")]);
     assert_eq!(field(&refusal[0].1, b'C'), "22023");
+
+    // Of two clusters, the one that serves the database is meant.
+    let _ = cluster.create_role(REPLICATOR, PASSWORD, "REPLICATION");
+    let proxy = Proxy::launch(cluster, |text| {
+        let (before, cluster) = text.split_once("[clusters.demo]").unwrap();
+        let (cluster, users) = cluster.split_once("[users").unwrap();
+        let named = |name: &str| format!("[clusters.{name}]{cluster}").replace("demo", name).replace('*', name);
+        let two = named("two").replace("127.0.0.1", "localhost");
+        allow([before, &named("one"), &two, "[users", users].concat())
+    });
+    let target = proxy.target("");
+    for (parameters, code) in [
+        (&[("replication", "true")][..], "3D000"),
+        (&[("replication", "true"), ("database", "replication")], "3D000"),
+        (&[("replication", "database"), ("database", "neither")], "3D000"),
+        (&[("replication", "true"), ("database", "two")], ""),
+    ] {
+        assert_eq!(error_code(&connect(&target, parameters).1), code, "{parameters:?}");
+    }
 }
 
 fn streams_end_with_a_word(env: &Env) {
