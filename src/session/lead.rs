@@ -52,7 +52,9 @@ struct Tried {
     rescued: bool,
     /// Its statements have been prepared anew.
     renewed: bool,
-    /// The server was leased as a replica for this batch alone.
+    /// The server was leased for this batch, and nothing of the session's is on it.
+    on_fresh_server: bool,
+    /// And it is a replica.
     on_fresh_replica: bool,
 }
 
@@ -87,12 +89,12 @@ impl Session {
         match route {
             Route::Refuse(refusal) => Err(self.refusal(refusal)),
             Route::Stay(reason) => {
-                tried.on_fresh_replica = false;
+                (tried.on_fresh_server, tried.on_fresh_replica) = (false, false);
                 self.check_lasting_effects(&task.survey).map(|()| Some(reason))
             }
             Route::To(node, reason) => match self.obtain(node, on_replica, task.survey.effects).await {
                 Ok(()) => {
-                    tried.on_fresh_replica = on_replica;
+                    (tried.on_fresh_server, tried.on_fresh_replica) = (true, on_replica);
                     Ok(Some(reason))
                 }
                 Err(error) if on_replica && error.retry() == Retry::Elsewhere => {
@@ -243,7 +245,7 @@ impl Session {
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let is_free = self.status() == TransactionStatus::Idle && !self.pipeline_open;
+        let is_free = tried.on_fresh_server && self.mode != PoolMode::Session;
         let reruns = Reruns {
             elsewhere: task.reruns.elsewhere && tried.on_fresh_replica,
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
