@@ -169,6 +169,7 @@ impl Session {
             && let (Some(held), Some(statement)) = (&mut self.held, self.statements.define_prepared())
         {
             held.lease.prepared.insert(statement);
+            held.unnamed_here = false;
         }
         if watch.server_gone {
             return self.part_from_server(watch);

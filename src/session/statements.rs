@@ -111,6 +111,11 @@ impl ClientStatements {
         trim(&mut self.unnamed);
     }
 
+    /// The body of the Parse that made the unnamed statement.
+    pub fn unnamed_body(&self) -> &[u8] {
+        &self.unnamed
+    }
+
     pub fn unnamed(&self) -> Option<Parse<'_>> {
         Parse::read(&self.unnamed).ok()
     }

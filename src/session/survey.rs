@@ -208,6 +208,9 @@ impl Survey {
         self.note_sql(bind.statement, statements);
         match self.find(bind.statement, statements, classify) {
             Some(classified) => {
+                if let Some(named) = classified.by_name.as_ref().filter(|_| bind.statement.is_empty()) {
+                    self.name_in_sql(named, statements);
+                }
                 self.run(&classified);
                 if classified.effects.contains(Effects::SET.union(Effects::HIDDEN)) {
                     let names = bind.parameters().filter(|value| is_custom_setting(value));

@@ -121,30 +121,36 @@ impl Translator<'_> {
 
     fn parse(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let parse = Parse::read(body)?;
-        if let Some(named) = self.named(parse.text) {
-            match (named.verb, self.statements.get(&named.name)) {
-                (Verb::Prepare, None) if parse.name.is_empty() => return self.parse_prepare(&parse, named.name),
-                (Verb::Prepare, None) => {}
-                (Verb::Prepare, Some(_)) => self.name_is_taken(&named.name),
-                (_, statement) => {
-                    if let Some(text) = statement.and_then(|statement| rename(parse.text, statement.name())) {
-                        return self.parse_renamed(&Parse { text: &text, ..parse });
-                    }
-                }
-            }
+        let Some(named) = self.named(parse.text) else { return self.parse_plain(range, body, &parse) };
+        if parse.name.is_empty() {
+            self.statements.set_unnamed(body);
+            *self.unnamed_here = true;
+            self.put_unnamed_by_name(&parse, named);
+            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: Some(Undo::unnamed()) });
+            return Ok(());
         }
-        self.parse_plain(range, body, &parse)
+        match self.statements.get(&named.name).and_then(|statement| rename(parse.text, statement.name())) {
+            Some(text) if named.verb != Verb::Prepare => self.parse_own(&Parse { text: &text, ..parse }),
+            _ => self.parse_plain(range, body, &parse),
+        }
     }
 
-    /// A PREPARE as the unnamed statement.
-    fn parse_prepare(&mut self, parse: &Parse<'_>, name: Box<[u8]>) -> Result<()> {
-        let prepared = self.interner.own_sql(parse.text);
-        let text = prepared.as_ref().map_or(parse.text, |statement| statement.text());
-        self.parse_renamed(&Parse { text, ..*parse })?;
-        if let Some(statement) = prepared {
-            self.statements.unnamed_prepares(name, statement);
-        }
-        Ok(())
+    /// An unnamed statement that names another, which has another name on the server.
+    fn put_unnamed_by_name(&mut self, parse: &Parse<'_>, named: ByName) {
+        let known = self.statements.get(&named.name).map(Arc::clone);
+        let text = match (named.verb, known) {
+            (Verb::Prepare, Some(_)) => {
+                self.name_is_taken(&named.name);
+                None
+            }
+            (Verb::Prepare, None) => self.interner.own_sql(parse.text).map(|statement| {
+                let text = statement.text().to_vec();
+                self.statements.unnamed_prepares(named.name, statement);
+                text
+            }),
+            (_, known) => known.and_then(|statement| rename(parse.text, statement.name())),
+        };
+        Parse { text: text.as_deref().unwrap_or(parse.text), ..*parse }.write(self.out.stage(self.input));
     }
 
     fn parse_plain(&mut self, range: Range<usize>, body: &[u8], parse: &Parse<'_>) -> Result<()> {
@@ -169,21 +175,11 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// The text is an EXECUTE or DEALLOCATE under the server's name.
-    fn parse_renamed(&mut self, parse: &Parse<'_>) -> Result<()> {
-        let staged = self.out.stage(self.input);
-        if parse.name.is_empty() {
-            let start = staged.len() + HEADER_BYTES;
-            parse.write(staged);
-            self.statements.set_unnamed(&staged[start..]);
-            *self.unnamed_here = true;
-            self.ledger.push(Owed::Parse { visible: true, statement: None, undo: Some(Undo::unnamed()) });
-        } else {
-            let statement = self.interner.own(parse);
-            let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
-            self.prepare(&statement);
-            self.ledger.push(Owed::Parse { visible: true, statement: Some(statement), undo });
-        }
+    fn parse_own(&mut self, parse: &Parse<'_>) -> Result<()> {
+        let statement = self.interner.own(parse);
+        let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
+        self.prepare(&statement);
+        self.ledger.push(Owed::Parse { visible: true, statement: Some(statement), undo });
         Ok(())
     }
 
@@ -269,6 +265,14 @@ impl Translator<'_> {
 
     fn bring_unnamed(&mut self) {
         if std::mem::replace(self.unnamed_here, true) {
+            return;
+        }
+        let body = if self.names_in_sql { self.statements.unnamed_body().to_vec() } else { Vec::new() };
+        if let Ok(parse) = Parse::read(&body)
+            && let Some(named) = self.named(parse.text)
+        {
+            self.put_unnamed_by_name(&parse, named);
+            self.ledger.push(Owed::Parse { visible: false, statement: None, undo: None });
             return;
         }
         let out = self.out.stage(self.input);
