@@ -3,7 +3,7 @@
 //! prepared on a server when it first needs them, bounded per server.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use hashbrown::HashMap;
 use hashlink::LinkedHashMap;
@@ -21,6 +21,8 @@ pub struct Statement {
     text: Box<[u8]>,
     /// `None`: the text is a PREPARE.
     types: Option<Box<[u8]>>,
+    /// What clients were told of its columns: a hash.
+    shape: OnceLock<u64>,
 }
 
 impl Statement {
@@ -31,6 +33,16 @@ impl Statement {
 
     pub fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// `None`: no client has asked.
+    pub fn shape(&self) -> Option<u64> {
+        self.shape.get().copied()
+    }
+
+    /// A client was told so; the first one counts.
+    pub fn learn_shape(&self, shape: u64) {
+        let _ = self.shape.set(shape);
     }
 
     /// It was made with SQL's PREPARE, and is prepared again by running its text.
@@ -52,7 +64,8 @@ impl Statement {
     }
 }
 
-type Key = (Box<[u8]>, Box<[u8]>, Arc<Params>);
+/// Text, types, parameters, and which catalog resolved the names of types.
+type Key = (Box<[u8]>, Box<[u8]>, Arc<Params>, u64);
 
 /// All statements that some client or server of this process holds.
 #[derive(Debug)]
@@ -71,9 +84,10 @@ impl Statements {
         Self { prefix: format!("causeway_{random:016x}_"), next_id: AtomicU64::new(1), known: Mutex::default() }
     }
 
-    /// The one statement of this text and these types, for clients with these login parameters.
-    pub fn intern(&self, parse: &Parse<'_>, params: &Arc<Params>) -> Arc<Statement> {
-        let key: Key = (parse.text.into(), parse.types.into(), Arc::clone(params));
+    /// The one statement of this text and these types, for clients with these parameters, while the catalog stays as it
+    /// was in this `version`.
+    pub fn intern(&self, parse: &Parse<'_>, params: &Arc<Params>, version: u64) -> Arc<Statement> {
+        let key: Key = (parse.text.into(), parse.types.into(), Arc::clone(params), version);
         let mut known = self.known.lock();
         if let Some(statement) = known.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -92,23 +106,29 @@ impl Statements {
     }
 
     /// The statement that takes the place of one that has become useless.
-    pub fn renew(&self, statement: &Arc<Statement>, params: &Arc<Params>) -> Arc<Statement> {
+    pub fn renew(&self, statement: &Arc<Statement>, params: &Arc<Params>, version: u64) -> Arc<Statement> {
         self.retire(statement);
         let types = statement.types.as_deref().unwrap_or_default();
-        self.intern(&Parse { name: b"", text: &statement.text, types }, params)
+        self.intern(&Parse { name: b"", text: &statement.text, types }, params, version)
     }
 
     /// A statement that nobody else gets.
     pub fn own(&self, parse: &Parse<'_>) -> Arc<Statement> {
         let (id, name) = self.next_name();
-        Arc::new(Statement { id, name, text: parse.text.into(), types: Some(parse.types.into()) })
+        Arc::new(Statement {
+            id,
+            name,
+            text: parse.text.into(),
+            types: Some(parse.types.into()),
+            shape: OnceLock::new(),
+        })
     }
 
     /// One that a PREPARE makes, which nobody else gets either; `None` if its text cannot have another name in it.
     pub fn own_sql(&self, prepare: &[u8]) -> Option<Arc<Statement>> {
         let (id, name) = self.next_name();
         let text = rename(prepare, &name)?.into();
-        Some(Arc::new(Statement { id, name, text, types: None }))
+        Some(Arc::new(Statement { id, name, text, types: None, shape: OnceLock::new() }))
     }
 
     fn next_name(&self) -> (u64, Box<[u8]>) {
@@ -176,15 +196,15 @@ mod tests {
     #[test]
     fn same_text_and_types_are_the_same_statement() {
         let (statements, none) = (Statements::new(7), Arc::default());
-        let one = statements.intern(&parse(b"select $1", b"\0\0"), &none);
-        assert!(Arc::ptr_eq(&one, &statements.intern(&parse(b"select $1", b"\0\0"), &none)));
+        let one = statements.intern(&parse(b"select $1", b"\0\0"), &none, 0);
+        assert!(Arc::ptr_eq(&one, &statements.intern(&parse(b"select $1", b"\0\0"), &none, 0)));
         for other in [parse(b"select $2", b"\0\0"), parse(b"select $1", b"\0\x01\0\0\0\x17")] {
-            assert_ne!(statements.intern(&other, &none).name(), one.name());
+            assert_ne!(statements.intern(&other, &none, 0).name(), one.name());
         }
         let mut rome = Params::default();
         rome.set("TimeZone", b"Europe/Rome");
         let same = parse(b"select $1", b"\0\0");
-        assert_ne!(statements.intern(&same, &Arc::new(rome)).name(), one.name());
+        assert_ne!(statements.intern(&same, &Arc::new(rome), 0).name(), one.name());
         assert_ne!(statements.own(&same).name(), one.name());
     }
 
@@ -193,7 +213,7 @@ mod tests {
         let statements = Statements::new(7);
         for n in 0..10 * SWEEP_AT_LEAST {
             let text = format!("select {n}");
-            statements.intern(&Parse { name: b"", text: text.as_bytes(), types: b"\0\0" }, &Arc::default());
+            statements.intern(&Parse { name: b"", text: text.as_bytes(), types: b"\0\0" }, &Arc::default(), 0);
         }
         assert!(statements.known.lock().len() < 4 * SWEEP_AT_LEAST);
     }

@@ -73,6 +73,7 @@ impl Session {
             self.unaudited.clear();
             return Ok(());
         }
+        self.drop_own_names().await?;
         self.pin(Pins::untold(effects));
         if effects.intersects(Effects::SEQUENCE) && self.facts.uses_currval.load(Relaxed) {
             self.pin(Pins::default().with(Pin::Sequence));
@@ -92,7 +93,7 @@ impl Session {
         let question = self.question(plan);
         for _ in 0..TRIES {
             match self.ask(&question, 1).await? {
-                Ok(rows) => return self.take_answers(plan, &rows).await,
+                Ok(asked) => return self.take_answers(plan, &asked.rows).await,
                 Err(error) => tracing::debug!(%error, "a server did not say what a session has left there"),
             }
         }

@@ -18,7 +18,9 @@ use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::Watch;
 use super::{Classify, Client, Held};
-use crate::backend::prepared::Statements;
+use std::sync::Arc;
+
+use crate::backend::prepared::{Statement, Statements};
 use crate::error::{Error, Result};
 use crate::sql::Class;
 use crate::topology::Topology;
@@ -78,6 +80,8 @@ pub struct Exchange<'a> {
     pub watch: Watch,
     pub topology: &'a Topology,
     pub feed: Feed,
+    /// In an open batch there is no way to prove one.
+    pub unproven: Option<Arc<Statement>>,
 }
 
 /// What the client has not seen yet is held back no longer than this.
@@ -348,6 +352,8 @@ impl Exchange<'_> {
             names_in_sql: self.survey.in_sql.is_some(),
             interner: self.interner,
             meaning: self.settings.meaning(),
+            facts: self.classify.facts,
+            unproven: &mut self.unproven,
             apart: self.apart,
             statements: self.statements,
             prepared: &mut server.prepared,

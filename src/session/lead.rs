@@ -242,16 +242,13 @@ impl Session {
         self.ends_at_flush =
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
         self.ends_at_flush &= self.mode != PoolMode::Session;
-        // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
-        let is_harmless = task.reruns.elsewhere && tried.server == Leased::NowAsReplica;
-        let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
-        let prepared = match written {
-            Ok(()) => self.bring_named_in_sql(&task.survey).await?,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = prepared.and_then(|()| self.write_batch(task)) {
-            self.take_back_unsent();
-            return Ok(Err(error));
+        match self.write(task, tried).await? {
+            Ok(true) => {}
+            Ok(false) => return Ok(Ok(Try::Again)),
+            Err(error) => {
+                self.take_back_unsent();
+                return Ok(Err(error));
+            }
         }
         let mut survey = task.survey.clone();
         let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
@@ -263,7 +260,7 @@ impl Session {
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {
-                if watch.error == Some(*b"0A000") {
+                if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
                 self.client.input.advance(cursor);
@@ -289,6 +286,40 @@ impl Session {
                 self.abandon_held();
                 Err(Ended::Farewell(error))
             }
+        }
+    }
+
+    /// Writes the batch, after what its server must have or prove before. False: this replica does not do.
+    async fn write(&mut self, task: &Task, tried: &mut Tried) -> Result<Result<bool>, Ended> {
+        let on_fresh_replica = tried.server == Leased::NowAsReplica;
+        // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
+        if !(task.reruns.elsewhere && on_fresh_replica)
+            && let Err(error) = self.bring_up_to_date_if_idle().await?
+        {
+            return Ok(Err(error));
+        }
+        let mut brought = match &task.survey.in_sql {
+            Some(in_sql) => self.bring_named_in_sql(in_sql).await?,
+            None => Ok(()),
+        };
+        loop {
+            match brought {
+                Ok(()) => {}
+                Err(_) if on_fresh_replica => {
+                    tried.avoid = self.held.as_ref().map_or(tried.avoid, |held| tried.avoid.with(held.node));
+                    self.take_back_unsent();
+                    return Ok(Ok(false));
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+            let mut written = match self.write_batch(task) {
+                Ok(written) => written,
+                Err(error) => return Ok(Err(error)),
+            };
+            let can_be_asked = self.status() != TransactionStatus::Failed && !self.pipeline_open && !task.is_open();
+            let Some(statement) = written.unproven.take().filter(|_| can_be_asked) else { return Ok(Ok(true)) };
+            self.unwrite(written);
+            brought = self.prove(&statement, task.survey.describes).await?;
         }
     }
 
@@ -328,7 +359,7 @@ impl Session {
         for_each_named(&self.client.input[..bytes.min(self.client.input.len())], |name| {
             let Some(statement) = statements.get(name).filter(|statement| !statement.is_sql()) else { return };
             if renewed {
-                let statement = interner.renew(statement, self.settings.meaning());
+                let statement = interner.renew(statement, self.settings.meaning(), self.facts.load().version);
                 // It has this name already, so no limit is in the way.
                 let _ = statements.define(name, statement);
             } else {

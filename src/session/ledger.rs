@@ -18,6 +18,8 @@ pub enum Owed {
     Bind,
     /// RowDescription or NoData, after an optional ParameterDescription.
     Describe,
+    /// The same, of a statement of which it shall be remembered.
+    DescribeStatement(Arc<Statement>),
     /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// CloseComplete. The client sees it only if it sent the Close; else a statement of the server's makes room.
@@ -78,6 +80,7 @@ pub struct Ledger {
     skipping: bool,
     /// The Execute in front copies in.
     copying_in: bool,
+    described: Option<Arc<Statement>>,
     /// Syncs that the server was sent while it copied in, before an error: it answered those that it had not read
     /// by then, and nobody knows which these are.
     doubtful_syncs: usize,
@@ -156,17 +159,32 @@ impl Ledger {
     fn visible(&self) -> Verdict {
         match self.owed.front() {
             Some(Owed::Hidden) => Verdict::Drop,
-            Some(Owed::Query | Owed::Prepare { .. } | Owed::Execute | Owed::Describe) => Verdict::Pass,
+            Some(Owed::Query | Owed::Prepare { .. } | Owed::Execute | Owed::Describe | Owed::DescribeStatement(_)) => {
+                Verdict::Pass
+            }
             _ => Verdict::Violation,
         }
     }
 
     fn described(&mut self) -> Verdict {
         let verdict = self.visible();
-        if matches!(self.owed.front(), Some(Owed::Describe)) {
-            self.owed.pop_front();
+        self.described = None;
+        if let Some(Owed::Describe | Owed::DescribeStatement(_)) = self.owed.front()
+            && let Some(Owed::DescribeStatement(statement)) = self.owed.pop_front()
+        {
+            self.described = Some(statement);
         }
         verdict
+    }
+
+    /// The next description is of a statement of which it shall be remembered.
+    pub fn describes(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::DescribeStatement(_) | Owed::Hidden))
+    }
+
+    /// The statement that the last description was of.
+    pub fn take_described(&mut self) -> Option<Arc<Statement>> {
+        self.described.take()
     }
 
     fn executed(&mut self) -> Verdict {

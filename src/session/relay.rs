@@ -8,9 +8,12 @@ use bytes::{Buf, BytesMut};
 
 use super::ledger::{Ledger, Verdict};
 use super::outbound::trim;
+use crate::backend::prepared::Statement;
 use crate::error::{Error, Result};
 use crate::net::stream::Stream;
-use crate::wire::backend::{ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status};
+use crate::wire::backend::{
+    ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status, row_shape,
+};
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 
 /// Frames that we look into are whole in memory, or at least this much of them: what matters stands in front.
@@ -28,6 +31,8 @@ pub trait Observer {
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
     /// A `DataRow` of something of ours.
     fn hidden_row(&mut self, body: &[u8]);
+    /// A `RowDescription` (`None`: there are no rows) of something of ours.
+    fn hidden_description(&mut self, body: Option<&[u8]>);
     /// The client speaks next: to a Query, or up to a Sync.
     fn copy_in(&mut self, simple: bool);
     /// A command of the client's is complete; its tag.
@@ -36,6 +41,8 @@ pub trait Observer {
     fn farewell(&mut self, fields: &ErrorFields<'_>);
     /// There is something for the client that cannot be taken back once it has seen it.
     fn showable(&mut self);
+    /// Something that says nothing of the answer, but should not wait for it.
+    fn aside(&mut self);
 }
 
 /// Where the relay stands in the server's input.
@@ -139,7 +146,9 @@ impl Relay {
             let Some(header) = header(rest).map_err(|_| broken(rest))? else {
                 return Ok(());
             };
-            let looked_into = looks_into(header.tag) || header.tag == b'D' && ledger.is_hidden();
+            let looked_into = looks_into(header.tag)
+                || header.tag == b'D' && ledger.is_hidden()
+                || header.tag == b'T' && ledger.describes();
             if looked_into && rest.len() < header.frame_bytes.min(LOOKED_AT_BYTES) {
                 return Ok(());
             }
@@ -165,6 +174,12 @@ impl Relay {
                 observer.parameter(name, value, verdict == Verdict::Pass && !self.muted);
             }
             (b'D', Verdict::Drop) => observer.hidden_row(body()),
+            (b'T' | b'n', Verdict::Drop) => observer.hidden_description((header.tag == b'T').then(body)),
+            (b'T' | b'n', Verdict::Pass) => {
+                if let Some(statement) = ledger.take_described() {
+                    learn_shape(&statement, (header.tag == b'T').then(body));
+                }
+            }
             (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
             (b'Z', _) => {
                 observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);
@@ -179,8 +194,11 @@ impl Relay {
             _ => {}
         }
         let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError | Verdict::Farewell);
-        if visible && !self.muted && !matches!(header.tag, b'1' | b'2' | b'3' | b'T' | b't' | b'n' | b'N' | b'S') {
-            observer.showable();
+        match header.tag {
+            _ if !visible || self.muted => {}
+            b'1' | b'2' | b'3' | b'T' | b't' | b'n' => {}
+            b'N' | b'S' => observer.aside(),
+            _ => observer.showable(),
         }
         Ok(visible)
     }
@@ -213,6 +231,17 @@ impl Relay {
 /// Frames whose content matters, so that they must be whole.
 fn looks_into(tag: u8) -> bool {
     matches!(tag, b'C' | b'Z' | b'S' | b'E')
+}
+
+/// A statement without rows has a shape too.
+pub fn shape(description: Option<&[u8]>) -> Option<u64> {
+    description.map_or(Some(0), row_shape)
+}
+
+fn learn_shape(statement: &Statement, description: Option<&[u8]>) {
+    if let Some(shape) = shape(description) {
+        statement.learn_shape(shape);
+    }
 }
 
 fn broken(frame: &[u8]) -> Error {

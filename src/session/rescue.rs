@@ -47,6 +47,8 @@ impl Cause {
             b"0A000" if error.routine == b"RevalidateCachedQuery" => Some(Self::StalePlan),
             b"0A000" if says("recovery") || says("hot standby") => Some(Self::ReadOnly),
             b"55000" | b"XX000" if says("recovery") => Some(Self::ReadOnly),
+            // Of a type that is gone, as PostgreSQL never looks up a statement's parameters again.
+            b"XX000" if says("cache lookup failed for type") => Some(Self::StalePlan),
             b"40001" | b"40P01" | b"57P04" if says("conflict with recovery") => Some(Self::Conflict),
             b"57P01" | b"57P02" | b"57P03" => Some(Self::Shutdown),
             // Of a table, column, function, type or other object, or schema.
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn causes_follow_what_a_standby_answers() {
-        use Cause::{Conflict, Missing, ReadOnly, Shutdown};
+        use Cause::{Conflict, Missing, ReadOnly, Shutdown, StalePlan};
         for (sqlstate, message, cause) in [
             (b"25006", "cannot execute nextval() in a read-only transaction", Some(ReadOnly)),
             (b"25006", "cannot execute LISTEN during recovery", Some(ReadOnly)),
@@ -83,7 +85,8 @@ mod tests {
             (b"55000", "recovery is in progress", Some(ReadOnly)),
             (b"55000", "currval of sequence \"s\" is not yet defined in this session", None),
             (b"XX000", "cannot assign OIDs during recovery", Some(ReadOnly)),
-            (b"XX000", "cache lookup failed for type 7", None),
+            (b"XX000", "cache lookup failed for type 7", Some(StalePlan)),
+            (b"XX000", "cache lookup failed for relation 7", None),
             (b"40001", "canceling statement due to conflict with recovery", Some(Conflict)),
             (b"40001", "could not serialize access due to concurrent update", None),
             (b"57P01", "terminating connection due to administrator command", Some(Shutdown)),

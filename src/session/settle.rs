@@ -11,7 +11,8 @@ use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::{Cleared, Watch};
 use super::{Classify, Ended, Held, Lexis, Session};
-use crate::backend::params::{Reported, gives_meaning};
+use crate::backend::params::{Params, Reported, gives_meaning};
+use crate::backend::prepared::Statement;
 use crate::error::{Error, Result};
 use crate::metrics::Origin;
 use crate::pool::Close;
@@ -27,10 +28,15 @@ impl Session {
     ///
     /// # Errors
     /// A limit of ours; nothing was sent.
-    pub(super) fn write_batch(&mut self, task: &Task) -> Result<()> {
+    pub(super) fn write_batch(&mut self, task: &Task) -> Result<Written> {
         let apart = self.is_apart();
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else { return Ok(Written::default()) };
         let server = &mut *held.lease;
+        let mut written = Written {
+            unproven: None,
+            parameters_before: Arc::clone(server.applied()),
+            sequences_before: server.sequences_of,
+        };
         self.out.clear();
         self.relay.reset();
         if server.status == TransactionStatus::Idle && !self.pipeline_open {
@@ -53,6 +59,8 @@ impl Session {
         let mut translator = Translator {
             verbatim: self.mode == PoolMode::Session,
             names_in_sql: task.survey.in_sql.is_some(),
+            facts: &self.facts,
+            unproven: &mut written.unproven,
             interner: &self.worker.shared.statements,
             meaning: self.settings.meaning(),
             apart,
@@ -74,7 +82,19 @@ impl Session {
             }
             start += header.frame_bytes;
         }
-        Ok(())
+        Ok(written)
+    }
+
+    /// Takes back what was written of a batch, of which the server has seen nothing.
+    pub(super) fn unwrite(&mut self, written: Written) {
+        self.ledger.abandon();
+        self.undo_failed();
+        self.out.clear();
+        if let Some(held) = &mut self.held {
+            held.lease.has_parameters(written.parameters_before);
+            held.lease.sequences_of = written.sequences_before;
+            held.unnamed_here = false;
+        }
     }
 
     /// A batch was refused by ourselves while it was written: the server has seen nothing of it.
@@ -121,6 +141,7 @@ impl Session {
             out: &mut self.out,
             relay: &mut self.relay,
             watch,
+            unproven: None,
             topology: &self.cluster.topology,
             feed: Feed::at(bytes),
         };
@@ -339,6 +360,15 @@ impl Session {
             None => Ended::Farewell(error),
         }
     }
+}
+
+/// What writing a batch has found, and how the server was before.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// A statement that the server would get with the batch, although clients were told what its columns are.
+    pub(super) unproven: Option<Arc<Statement>>,
+    parameters_before: Arc<Params>,
+    sequences_before: u64,
 }
 
 /// How a batch with effects ended.

@@ -62,6 +62,13 @@ impl ClientStatements {
         Ok(Undo { name: name.into(), before: self.named.insert(name.into(), statement) })
     }
 
+    /// The client's names of a statement are those of another one from now on.
+    pub fn replace(&mut self, old: &Arc<Statement>, new: &Arc<Statement>) {
+        for statement in self.named.values_mut().filter(|statement| Arc::ptr_eq(statement, old)) {
+            *statement = Arc::clone(new);
+        }
+    }
+
     /// `None`: there was no such statement.
     pub fn close(&mut self, name: &[u8]) -> Option<Undo> {
         if name.is_empty() {

@@ -11,6 +11,7 @@ use crate::backend::params::Params;
 use crate::backend::prepared::{Prepared, Statement, Statements};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::sql::{ByName, Verb, named, rename};
+use crate::topology::Facts;
 use crate::wire::backend::{CLOSE_COMPLETE, PARSE_COMPLETE};
 use crate::wire::frame::{HEADER_BYTES, take_cstr};
 use crate::wire::frontend::{Bind, Parse, SYNC, Target, put_query, query, tag};
@@ -25,6 +26,9 @@ pub struct Translator<'a> {
     pub interner: &'a Statements,
     /// The login parameters that a statement's meaning may depend on.
     pub meaning: &'a Arc<Params>,
+    pub facts: &'a Facts,
+    /// A statement of which clients were told what its columns are, and which this server does not have yet.
+    pub unproven: &'a mut Option<Arc<Statement>>,
     /// The session has settings that others do not have: what is prepared now means what it does to nobody else.
     pub apart: bool,
     pub statements: &'a mut ClientStatements,
@@ -162,8 +166,11 @@ impl Translator<'_> {
         } else if self.statements.get(parse.name).is_some() {
             self.parse_duplicate(range, parse.name);
         } else {
-            let statement =
-                if self.apart { self.interner.own(parse) } else { self.interner.intern(parse, self.meaning) };
+            let statement = if self.apart {
+                self.interner.own(parse)
+            } else {
+                self.interner.intern(parse, self.meaning, self.facts.load().version)
+            };
             let undo = Some(self.statements.define(parse.name, Arc::clone(&statement))?);
             if self.prepared.touch(&statement) {
                 self.ledger.push(Owed::Local { answer: PARSE_COMPLETE, undo });
@@ -202,7 +209,7 @@ impl Translator<'_> {
 
     fn bind(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let bind = Bind::read(body)?;
-        match self.on_server(bind.statement) {
+        match self.on_server(bind.statement, true) {
             Some(statement) => {
                 Bind { statement: statement.name(), ..bind }.write(self.out.stage(self.input));
             }
@@ -214,16 +221,16 @@ impl Translator<'_> {
 
     fn describe(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let statement = match Target::read(body)? {
-            Target::Statement(name) => self.on_server(name),
+            Target::Statement(name) => self.on_server(name, false),
             Target::Portal(_) => None,
         };
-        match statement {
-            Some(statement) => {
-                Target::Statement(statement.name()).write(tag::DESCRIBE, self.out.stage(self.input));
-            }
-            None => self.out.pass(range, self.input),
+        if let Some(statement) = statement {
+            Target::Statement(statement.name()).write(tag::DESCRIBE, self.out.stage(self.input));
+            self.ledger.push(Owed::DescribeStatement(statement));
+        } else {
+            self.out.pass(range, self.input);
+            self.ledger.push(Owed::Describe);
         }
-        self.ledger.push(Owed::Describe);
         Ok(())
     }
 
@@ -248,13 +255,16 @@ impl Translator<'_> {
     }
 
     /// Makes sure that the server has the statement; `None`: its name on the server is the client's.
-    fn on_server(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+    fn on_server(&mut self, name: &[u8], runs: bool) -> Option<Arc<Statement>> {
         if name.is_empty() {
             self.bring_unnamed();
             return None;
         }
         let statement = Arc::clone(self.statements.get(name)?);
         if !self.prepared.touch(&statement) {
+            if runs && statement.shape().is_some() {
+                *self.unproven = Some(Arc::clone(&statement));
+            }
             self.prepare(&statement);
             *self.tainted |= self.apart;
             let statement = Some(Arc::clone(&statement));
@@ -332,7 +342,7 @@ impl Translator<'_> {
     }
 
     fn long_bind(&mut self, portal: &[u8], name: &[u8], frame_bytes: usize) -> usize {
-        let statement = self.on_server(name);
+        let statement = self.on_server(name, false);
         self.ledger.push(Owed::Bind);
         let Some(statement) = statement else { return 0 };
         let length = frame_bytes - 1 - name.len() + statement.name().len();

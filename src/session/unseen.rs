@@ -1,16 +1,21 @@
 //! Exchanges with the held server of which the client sees nothing but, where it matters to it, their consequences.
 
+use std::sync::Arc;
+
 use super::exchange::Outcome;
 use super::ledger::Owed;
-use super::settings::Setting;
-use super::survey::Survey;
+use super::survey::{InSql, Survey};
 use super::watch::{Asked, Watch};
 use super::{Ended, Session};
-use crate::error::{Error, Fault, Result};
+use crate::backend::prepared::Statement;
+use crate::error::{Error, Fault, Result, sqlstate};
 use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frontend::{SYNC, put_query};
+use crate::wire::frontend::{SYNC, Target, put_query, tag};
+
+/// PostgreSQL's own words.
+const RESULT_CHANGED: &str = "cached plan must not change result type";
 
 impl Session {
     /// The same unless a transaction runs, in which the server keeps what it has.
@@ -39,8 +44,8 @@ impl Session {
     }
 
     /// Makes sure that the server has the statements that the batch names in SQL. The inner error: it cannot have one.
-    pub(super) async fn bring_named_in_sql(&mut self, survey: &Survey) -> Result<Result<()>, Ended> {
-        for name in survey.in_sql.iter().flat_map(|in_sql| &in_sql.needed) {
+    pub(super) async fn bring_named_in_sql(&mut self, in_sql: &InSql) -> Result<Result<()>, Ended> {
+        for name in &in_sql.needed {
             let Some(statement) = self.statements.get(name).cloned() else { continue };
             let Some(held) = &mut self.held else { return Ok(Ok(())) };
             let cannot = held.lease.status == TransactionStatus::Failed || self.pipeline_open;
@@ -57,10 +62,52 @@ impl Session {
             }
             self.held.iter_mut().for_each(|held| held.lease.prepared.insert(&statement));
         }
-        match &survey.in_sql {
-            Some(in_sql) if !in_sql.mentioned.is_empty() => self.bring_by_own_names(&in_sql.mentioned).await,
-            _ => Ok(Ok(())),
+        if in_sql.mentioned.is_empty() { Ok(Ok(())) } else { self.bring_by_own_names(&in_sql.mentioned).await }
+    }
+
+    /// Prepares a statement and compares what its columns are with what clients were told, before it is run. If they
+    /// are others now, that is an error, as on a server that had it before; or no harm if the client `describes` it anyway.
+    pub(super) async fn prove(&mut self, statement: &Arc<Statement>, describes: bool) -> Result<Result<()>, Ended> {
+        if let Err(error) = self.bring_up_to_date_if_idle().await? {
+            return Ok(Err(error));
         }
+        let mut messages = Vec::new();
+        statement.put_prepare(&mut messages);
+        Target::Statement(statement.name()).write(tag::DESCRIBE, &mut messages);
+        messages.extend_from_slice(SYNC);
+        let asked = match Box::pin(self.exchange_unseen(&messages, 1)).await? {
+            Ok(asked) => asked,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(held) = &mut self.held else { return Ok(Ok(())) };
+        held.lease.prepared.insert(statement);
+        if asked.shape == statement.shape() {
+            return Ok(Ok(()));
+        }
+        // Under this name it has what it should not.
+        held.lease.tainted = true;
+        let version = self.facts.load().version;
+        let renewed = self.worker.shared.statements.renew(statement, self.settings.meaning(), version);
+        if describes {
+            self.statements.replace(statement, &renewed);
+            return Ok(Ok(()));
+        }
+        if self.status() == TransactionStatus::InTransaction {
+            // The transaction fails with its statement.
+            let _ = self.ask(format!("causeway: {RESULT_CHANGED}").as_bytes(), 1).await?;
+        }
+        Ok(Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, RESULT_CHANGED)))
+    }
+
+    /// Statements under the client's own names would look like some that cannot follow it.
+    pub(super) async fn drop_own_names(&mut self) -> Result<(), Ended> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        for name in std::mem::take(&mut held.own_names) {
+            let name = String::from_utf8_lossy(&name).replace('"', "\"\"");
+            // The client may have done it itself.
+            let _ = self.ask(format!("DEALLOCATE \"{name}\"").as_bytes(), 1).await?;
+        }
+        Ok(())
     }
 
     /// The server gets statements under the client's own names, until it is cleaned.
@@ -104,15 +151,15 @@ impl Session {
         Ok(())
     }
 
-    pub(super) async fn ask(&mut self, sql: &[u8], answers: usize) -> Result<Result<Vec<Setting>>, Ended> {
+    pub(super) async fn ask(&mut self, sql: &[u8], answers: usize) -> Result<Result<Asked>, Ended> {
         let mut query = Vec::new();
         put_query(&mut query, sql);
         Box::pin(self.exchange_unseen(&query, answers)).await
     }
 
     /// Sends Queries that the client does not see. The inner error is the server's answer to one of them.
-    async fn exchange_unseen(&mut self, queries: &[u8], answers: usize) -> Result<Result<Vec<Setting>>, Ended> {
-        let Some(held) = &mut self.held else { return Ok(Ok(Vec::new())) };
+    async fn exchange_unseen(&mut self, queries: &[u8], answers: usize) -> Result<Result<Asked>, Ended> {
+        let Some(held) = &mut self.held else { return Ok(Ok(Asked::default())) };
         // A Query takes the unnamed statement with it.
         held.unnamed_here = false;
         self.out.clear();
@@ -135,10 +182,8 @@ impl Session {
             }
         }
         self.tell_news(&watch).await?;
-        Ok(match watch.take_asked() {
-            Asked { error: Some(error), .. } => Err(error),
-            Asked { rows, .. } => Ok(rows),
-        })
+        let mut asked = watch.take_asked();
+        Ok(asked.error.take().map_or(Ok(asked), Err))
     }
 
     /// Tells the client of parameters that changed where it could not see it.

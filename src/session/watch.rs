@@ -1,6 +1,6 @@
 //! What a session learns while a batch runs: errors, the transaction's state, whether the client has seen anything yet.
 
-use super::relay::Observer;
+use super::relay::{Observer, shape};
 use super::rescue::Cause;
 use super::settings::{Setting, Settings};
 use crate::backend::params::Reported;
@@ -88,6 +88,8 @@ pub struct Watch {
 #[derive(Debug, Default)]
 pub struct Asked {
     pub rows: Vec<Setting>,
+    /// Of the last statement that was described.
+    pub shape: Option<u64>,
     pub error: Option<Error>,
 }
 
@@ -253,6 +255,12 @@ impl Observer for Observed<'_> {
         }
     }
 
+    fn hidden_description(&mut self, body: Option<&[u8]>) {
+        if let Some(asked) = &mut self.watch.asked {
+            asked.shape = shape(body);
+        }
+    }
+
     fn farewell(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -272,6 +280,12 @@ impl Observer for Observed<'_> {
             _ => return,
         };
         self.watch.changes.cleared = self.watch.changes.cleared.max(Some(cleared));
+    }
+
+    fn aside(&mut self) {
+        if self.watch.answer == Answer::HeldBack && !self.watch.reruns.elsewhere {
+            self.watch.answer = Answer::Showable;
+        }
     }
 
     fn showable(&mut self) {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::change::{Change, plain_string};
+use super::change::{Change, is_parameter, plain_string};
 use super::keyword::Keyword as K;
 use super::lexer::{Kind, Tokens, is_word, scan};
 use super::query::call_changes;
@@ -76,7 +76,14 @@ fn changes_at(body: &Statement<'_>, at: usize, change: &mut Change) {
         K::Temp if before.is_some_and(|before| makes_temporary(body.keyword(before))) => Effects::TEMP,
         _ if body.name(at).starts_with(b"pg_temp") => Effects::TEMP,
         _ if body.is(at, Kind::Encoded) => ANYTHING,
-        _ if body.is(at + 1, Kind::Open) => return call_changes(body, at, change),
+        _ if body.is(at + 1, Kind::Open) => {
+            call_changes(body, at, change);
+            // A parameter of a function is not one of the client's Bind.
+            if body.name(at) == b"set_config" && body.literal(at + 2).is_some_and(is_parameter) {
+                change.add(Effects::SET_UNNAMED);
+            }
+            return;
+        }
         _ => Effects::NONE,
     };
     change.add(effects);

@@ -3,6 +3,8 @@
 //! Encoders append a whole frame to `out`. Parsers take a message's body (what follows the length), borrow from it,
 //! and are lenient: whatever a server sends, they answer with less rather than panic.
 
+use std::hash::{BuildHasher, Hasher};
+
 use super::frame::{put, take_cstr};
 use crate::error::Error;
 
@@ -214,6 +216,21 @@ pub fn backend_key(body: &[u8]) -> Option<(i32, &[u8])> {
 /// The tag of a `CommandComplete`, such as `INSERT 0 1`.
 pub fn command_tag(mut body: &[u8]) -> Option<&[u8]> {
     take_cstr(&mut body)
+}
+
+/// A hash of what a `RowDescription` says of the columns' names and types, but not of their formats, which belong to a
+/// portal. `None`: it is malformed.
+pub fn row_shape(body: &[u8]) -> Option<u64> {
+    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    for _ in 0..u16::from_be_bytes(*count) {
+        hasher.write(take_cstr(&mut rest)?);
+        let (fields, after) = rest.split_first_chunk::<18>()?;
+        // Between the table and column that it comes from, and the format: type, size and modifier.
+        hasher.write(&fields[6..16]);
+        rest = after;
+    }
+    Some(hasher.finish())
 }
 
 /// The values of a `DataRow`.
