@@ -52,10 +52,19 @@ struct Tried {
     rescued: bool,
     /// Its statements have been prepared anew.
     renewed: bool,
-    /// The server was leased for this batch, and nothing of the session's is on it.
-    on_fresh_server: bool,
-    /// And it is a replica.
-    on_fresh_replica: bool,
+    server: Leased,
+}
+
+/// What for the session has its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Leased {
+    /// It keeps it from before.
+    #[default]
+    Before,
+    /// For this batch; nothing else of the session's is on it.
+    Now,
+    /// The same, and as a replica.
+    NowAsReplica,
 }
 
 /// How one try of a batch ended.
@@ -89,12 +98,12 @@ impl Session {
         match route {
             Route::Refuse(refusal) => Err(self.refusal(refusal)),
             Route::Stay(reason) => {
-                (tried.on_fresh_server, tried.on_fresh_replica) = (false, false);
+                tried.server = Leased::Before;
                 self.check_lasting_effects(&task.survey).map(|()| Some(reason))
             }
             Route::To(node, reason) => match self.obtain(node, on_replica, task.survey.effects).await {
                 Ok(()) => {
-                    (tried.on_fresh_server, tried.on_fresh_replica) = (true, on_replica);
+                    tried.server = if on_replica { Leased::NowAsReplica } else { Leased::Now };
                     Ok(Some(reason))
                 }
                 Err(error) if on_replica && error.retry() == Retry::Elsewhere => {
@@ -234,7 +243,7 @@ impl Session {
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
         self.ends_at_flush &= self.mode != PoolMode::Session;
         // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
-        let is_harmless = task.reruns.elsewhere && tried.on_fresh_replica;
+        let is_harmless = task.reruns.elsewhere && tried.server == Leased::NowAsReplica;
         let written = if is_harmless { Ok(()) } else { self.bring_up_to_date_if_idle().await? };
         let prepared = match written {
             Ok(()) => self.bring_named_in_sql(&task.survey).await?,
@@ -245,9 +254,9 @@ impl Session {
             return Ok(Err(error));
         }
         let mut survey = task.survey.clone();
-        let is_free = tried.on_fresh_server && self.mode != PoolMode::Session;
+        let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
         let reruns = Reruns {
-            elsewhere: task.reruns.elsewhere && tried.on_fresh_replica,
+            elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
         };
         let watch = Watch::new(reruns, task.is_open(), skipped);

@@ -7,7 +7,7 @@ use crate::frames::parse;
 use crate::harness::{Env, Test, wait_for};
 use crate::proxy::Proxy;
 use crate::raw::{Message, RawClient, tags};
-use crate::speech::{ask, bind, close_statement, execute, extended, query, run, seen, sync};
+use crate::speech::{ask, bind, close_statement, execute, extended, query, run, seen, sqlstate, sync};
 use crate::target::Target;
 
 pub const TESTS: &[Test] = &[
@@ -418,6 +418,10 @@ fn any_interleaving_is_as_good_as_own_connections(env: &Env) {
                     let told = |answer: &[Message]| {
                         seen(answer).into_iter().filter(|m| !m.starts_with('S')).collect::<Vec<_>>()
                     };
+                    // In a failed transaction a statement that the server must get first fails before its Bind does.
+                    if sqlstate(&got) == "25P02" && sqlstate(&want) == "08P01" {
+                        continue;
+                    }
                     assert_eq!(
                         told(&got),
                         told(&want),
