@@ -188,8 +188,7 @@ fn start_workers(shared: &Arc<Shared>, phases: &watch::Receiver<Phase>) -> Resul
         let (ending, end) = oneshot::channel();
         let (shared, phases) = (Arc::clone(shared), phases.clone());
         let spawned = thread::Builder::new().name(format!("causeway-worker-{id}")).spawn(move || {
-            plane::run_worker(WorkerId(id), shared, receiver, phases);
-            let _ = ending.send(());
+            plane::run_worker(WorkerId(id), shared, receiver, phases, ending);
         });
         spawned.map_err(|error| internal("a worker thread cannot start").source(error))?;
         ended.push(end);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::janitor;
 use crate::net::listen::Listener;
@@ -76,15 +76,23 @@ pub async fn ended(phases: watch::Receiver<Phase>) {
     reached(phases, |phase| *phase == Phase::Ended).await;
 }
 
-/// The life of a worker's thread.
+/// The life of a worker's thread. `done` hears when it has no sessions any more; the thread goes on to the end of all,
+/// because sessions elsewhere may use servers whose TLS streams are registered here.
 pub fn run_worker(
     id: WorkerId,
     shared: Arc<Shared>,
     newcomers: mpsc::UnboundedReceiver<Newcomer>,
     phases: watch::Receiver<Phase>,
+    done: oneshot::Sender<()>,
 ) {
+    let life = async {
+        work(Rc::new(Worker::new(id, shared)), newcomers, phases.clone()).await;
+        // Nobody hears it when Causeway was ended at once.
+        let _ = done.send(());
+        ended(phases).await;
+    };
     match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-        Ok(runtime) => runtime.block_on(work(Rc::new(Worker::new(id, shared)), newcomers, phases)),
+        Ok(runtime) => runtime.block_on(life),
         Err(error) => tracing::error!(%error, worker = id.0, "a worker's runtime cannot start"),
     }
 }

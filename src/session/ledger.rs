@@ -132,6 +132,7 @@ impl Ledger {
                 let answer = *answer;
                 self.done.extend(undo.take());
                 self.owed.pop_front();
+                self.drop_copy_ends();
                 Some(answer)
             }
             _ => None,
@@ -140,6 +141,19 @@ impl Ledger {
 
     /// Judges a frame by its tag and moves on.
     pub fn judge(&mut self, tag: u8) -> Verdict {
+        let verdict = self.judge_front(tag);
+        self.drop_copy_ends();
+        verdict
+    }
+
+    /// Nothing comes for the end of a COPY, and a client may send one where there is no COPY.
+    fn drop_copy_ends(&mut self) {
+        while matches!(self.owed.front(), Some(Owed::CopyEnd)) {
+            self.owed.pop_front();
+        }
+    }
+
+    fn judge_front(&mut self, tag: u8) -> Verdict {
         match tag {
             // Of a question of ours, only its end and its failure matter here.
             b'1' | b'2' | b'3' if self.is_hidden() => Verdict::Drop,
@@ -194,9 +208,6 @@ impl Ledger {
             if std::mem::take(&mut self.copying_in) {
                 // A server that copies in ignores Sync.
                 self.take_syncs_of_copy();
-            }
-            while matches!(self.owed.front(), Some(Owed::CopyEnd)) {
-                self.owed.pop_front();
             }
         }
         verdict
@@ -411,6 +422,9 @@ mod tests {
             (vec![Bind, Execute, Ready, CopyEnd, Ready], "2GCZ", "2GCZ"),
             (vec![Bind, Execute, CopyEnd, Bind, Execute, Ready], "2GC2DCZ", "2GC2DCZ"),
             (vec![Bind, Execute, CopyEnd, Ready], "2DCZ", "2DCZ"),
+            (vec![Bind, Execute, parse(true), CopyEnd, Bind, Execute, Ready], "2DC12DCZ", "2DC12DCZ"),
+            (vec![Bind, Execute, parse(true), CopyEnd], "2DC1", "2DC1"),
+            (vec![Bind, Execute, local(), CopyEnd, Bind, Ready], "2C2Z", "2C12Z"),
             (vec![Bind, Execute, CopyEnd, Ready], "2GEZ", "2GEZ"),
             (vec![Bind, Execute, Ready], "2GEZ", "2GEZ"),
             (vec![Bind, Execute, Query, Ready, Query], "2GEZTDCZ", "2GEZTDCZ"),

@@ -34,6 +34,7 @@ mod target;
 mod traffic;
 mod wire_cancel;
 mod wire_encodings;
+mod wire_fuzz;
 mod wire_malformed;
 mod wire_memory;
 mod wire_notify;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         login::TESTS,
         wire_cancel::TESTS,
         wire_encodings::TESTS,
+        wire_fuzz::TESTS,
         wire_malformed::TESTS,
         wire_memory::TESTS,
         wire_notify::TESTS,

@@ -119,10 +119,14 @@ fn interruptions(place: usize) -> Vec<Script> {
     ]
 }
 
-fn portals(env: &Env) {
-    let select = |name| [parse("", "SELECT n, s FROM t ORDER BY n LIMIT 7"), bind(name, "", &[], 0)].concat();
+/// The unnamed statement, bound to a portal.
+fn select(portal: &str) -> Vec<u8> {
+    [parse("", "SELECT n, s FROM t ORDER BY n LIMIT 7"), bind(portal, "", &[], 0)].concat()
+}
+
+fn suspended_portals() -> Vec<Script> {
     let begin = || turn(&[query("BEGIN")], "Z");
-    let scripts: Vec<Script> = vec![
+    vec![
         (
             "two portals in turn across Flush",
             vec![
@@ -164,6 +168,13 @@ fn portals(env: &Env) {
                 turn(&[execute("i", 0), execute("i", 0), SYNC.to_vec(), query("ROLLBACK")], "ZZ"),
             ],
         ),
+    ]
+}
+
+fn portals(env: &Env) {
+    let begin = || turn(&[query("BEGIN")], "Z");
+    let mut scripts = suspended_portals();
+    scripts.extend(vec![
         (
             "a portal closed while suspended",
             vec![
@@ -215,7 +226,7 @@ fn portals(env: &Env) {
                 "Z",
             )],
         ),
-    ];
+    ]);
     compare(env, "portals", &[], TABLE, &scripts);
 }
 
@@ -283,11 +294,10 @@ fn empty_queries_and_function_calls(env: &Env) {
     compare(env, "empty", &[], TABLE, &scripts);
 }
 
-fn copies(env: &Env) {
-    let unsynced = |sql: &str| [parse("", sql), bind("", "", &[], 0), execute("", 0)].concat();
+fn several_in_one_query() -> Vec<Script> {
     let rows = copy_data(b"1001\ta\n1002\tb\n");
     let after = || query("SELECT count(*) FROM t");
-    let scripts: Vec<Script> = vec![
+    vec![
         (
             "three in one Query, the second fails",
             vec![
@@ -331,15 +341,23 @@ fn copies(env: &Env) {
                 turn(&[&copy_fail("enough")[..], &after()], "ZZ"),
             ],
         ),
+    ]
+}
+
+fn copies(env: &Env) {
+    let rows = copy_data(b"1001\ta\n1002\tb\n");
+    let after = || query("SELECT count(*) FROM t");
+    let mut scripts = several_in_one_query();
+    scripts.extend(vec![
         (
             "two in a pipeline",
             vec![turn(
                 &[
                     &query("BEGIN")[..],
-                    &unsynced("COPY t FROM STDIN"),
+                    &run("COPY t FROM STDIN"),
                     &rows,
                     COPY_DONE,
-                    &unsynced("COPY t FROM STDIN"),
+                    &run("COPY t FROM STDIN"),
                     &copy_data(b"1003\tc\n"),
                     COPY_DONE,
                     &run("SELECT count(*) FROM t"),
@@ -353,8 +371,8 @@ fn copies(env: &Env) {
             "out in a pipeline, with an error at its end",
             vec![turn(
                 &[
-                    unsynced("COPY (SELECT n FROM t ORDER BY n LIMIT 3) TO STDOUT"),
-                    unsynced("COPY (SELECT 10 / (3 - n) FROM t ORDER BY n) TO STDOUT"),
+                    run("COPY (SELECT n FROM t ORDER BY n LIMIT 3) TO STDOUT"),
+                    run("COPY (SELECT 10 / (3 - n) FROM t ORDER BY n) TO STDOUT"),
                     run("SELECT 'never'"),
                     SYNC.to_vec(),
                     after(),
@@ -388,7 +406,7 @@ fn copies(env: &Env) {
                 turn(&[&copy_data(b"1\n")[..], &copy_data(b"2\n"), COPY_DONE, &after()], "ZZ"),
             ],
         ),
-    ];
+    ]);
     let setup = "CREATE TABLE c (n int); GRANT ALL ON c TO app; CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql \
                  AS $$ BEGIN RAISE EXCEPTION 'too late'; END $$; CREATE CONSTRAINT TRIGGER late AFTER INSERT ON c \
                  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION late()";
