@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, TlsIdentity};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
+use crate::drivers::Proxies;
 use crate::proxy::Proxy;
 use crate::target::Target;
 
@@ -28,8 +29,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(60);
 /// What tests share. The cluster starts when the first test asks for it.
 #[derive(Default)]
 pub struct Env {
-    // Goes before the cluster that it is in front of.
+    // Go before the cluster that they are in front of.
     proxy: OnceLock<Proxy>,
+    drivers: OnceLock<Proxies>,
     shared: OnceLock<Shared>,
     databases: AtomicUsize,
 }
@@ -46,7 +48,14 @@ impl Env {
     pub fn shared(&self) -> &Shared {
         self.shared.get_or_init(|| {
             let (ca_pem, identity) = identity();
-            let options = ClusterOptions { max_connections: 300, tls: Some(identity), ..ClusterOptions::default() };
+            let options = ClusterOptions {
+                max_connections: 300,
+                // A commit waits for the replicas where a test's database says so.
+                extra_conf: "synchronous_standby_names = '2 (replica1, replica2)'\nsynchronous_commit = local\n"
+                    .to_owned(),
+                tls: Some(identity),
+                ..ClusterOptions::default()
+            };
             let cluster = cluster(&options);
             cluster.create_role("other", PASSWORD, &format!("ROLE {USER}")).unwrap();
             Shared { cluster, ca_pem }
@@ -56,6 +65,11 @@ impl Env {
     /// A proxy in front of the shared cluster, with the defaults but for small pools: the nodes are everybody's.
     pub fn proxy(&self) -> &Proxy {
         self.proxy.get_or_init(|| Proxy::start(&self.shared().cluster, "[pool]\ndefault_pool_size = 8\n"))
+    }
+
+    /// The proxies that drivers are tested through.
+    pub fn drivers(&self) -> &Proxies {
+        self.drivers.get_or_init(|| Proxies::start(self))
     }
 
     /// A new database on all nodes of the shared cluster; it goes when the value goes.

@@ -61,14 +61,9 @@ impl Target {
 
     /// As another user with the same password.
     pub async fn connect_tls_as(&self, ca_pem: &str, user: &str) -> Client {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = MakeRustlsConnect::new(tls.with_root_certificates(roots).with_no_client_auth());
         let mut config = self.config();
         config.user(user).ssl_mode(tokio_postgres::config::SslMode::Require);
-        let (client, connection) = config.connect(tls).await.unwrap();
+        let (client, connection) = config.connect(tls(ca_pem)).await.unwrap();
         tokio::spawn(connection);
         client
     }
@@ -116,6 +111,15 @@ impl Target {
         assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
+}
+
+/// TLS with servers whose certificate is `ca_pem`'s.
+pub fn tls(ca_pem: &str) -> MakeRustlsConnect {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    MakeRustlsConnect::new(tls.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// The node that serves this connection now.
