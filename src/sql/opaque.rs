@@ -61,7 +61,10 @@ fn changes_at(body: &Statement<'_>, at: usize, change: &mut Change) {
     let effects = match body.keyword(at) {
         // EXECUTE runs text, wherever it stands: `RETURN QUERY EXECUTE`, `FOR r IN EXECUTE`.
         K::Execute => Effects::HIDDEN,
-        K::Set if begins && next == K::Local => Effects::LOCAL,
+        K::Set if begins && next == K::Local && !matches!(body.keyword(at + 2), K::Transaction) => {
+            setting::local(&body.from(at), change);
+            Effects::LOCAL
+        }
         K::Set if begins && matches!(next, K::Transaction | K::Constraints) => Effects::NONE,
         K::Set if begins => return setting::set(&body.from(at), change),
         K::Reset if begins && next == K::All => Effects::CLEAR_SET | Effects::RESET,

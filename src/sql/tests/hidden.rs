@@ -86,7 +86,7 @@ const HIDDEN: &[(&str, E, &[&str])] = &[
     ("SELECT * FROM \"f_set\"()", SET, &["my.x", "my.y"]),
     ("SELECT t.f_set FROM t", SET, &["my.x", "my.y"]),
     ("SELECT f_set FROM t", E::NONE, &[]),
-    ("SELECT f_local()", E::LOCAL, &[]),
+    ("SELECT f_local()", E::LOCAL, &["my.l", "a"]),
     ("SELECT f_outermost()", SET, &["my.x", "my.y"]),
     ("SELECT f_atomic()", SET, &["my.x", "my.y"]),
     ("CALL f_outer()", SET.union(E::DDL), &["my.x", "my.y"]),
