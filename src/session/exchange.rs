@@ -24,7 +24,6 @@ use crate::backend::prepared::{Statement, Statements};
 use crate::error::{Error, Result};
 use crate::sql::Class;
 use crate::topology::Topology;
-use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 use crate::wire::frontend::{SYNC, Target, is_well_formed, tag};
 

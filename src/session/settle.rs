@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// The session has, or may have, something that no other has and that changes what a text means: what it prepares
-    /// is nobody else's.
+    /// is nobody else's. In a failed transaction it is nothing at all, and the server's to refuse.
     fn is_apart(&self) -> bool {
         const UNKNOWN: Effects =
             Effects::HIDDEN.union(Effects::SET_UNNAMED).union(Effects::RESET).union(Effects::CLEAR_SET);
@@ -260,6 +260,7 @@ impl Session {
         effects.intersects(UNKNOWN)
             || effects.intersects(Effects::SET | Effects::LOCAL)
                 && (names.is_empty() || names.iter().any(|name| gives_meaning(name)))
+            || self.status() == TransactionStatus::Failed
             || self.pins.contains(Pin::Set)
             || self.pins.contains(Pin::Temp)
     }
