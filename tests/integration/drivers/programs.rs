@@ -21,7 +21,7 @@ const RESET_OF_LOGIN: &str = "after RESET the client is told the server's own de
 const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/drivers/node/node_modules");
 
 /// A program that runs for longer is stopped by `timeout`.
-const SECONDS: &str = "60";
+const SECONDS: &str = "120";
 
 /// What was printed for each feature.
 type Output = BTreeMap<String, String>;
