@@ -577,24 +577,24 @@ public class Driver {
     }
 
     static void cancelling() throws Exception {
-        ScheduledExecutorService timer = Executors.newSingleThreadScheduledExecutor();
         try (Connection connection = connect(); Statement statement = connection.createStatement()) {
             for (int i = 0; i < 2; i++) {
+                ScheduledExecutorService timer = Executors.newSingleThreadScheduledExecutor();
                 // The first request may come before the statement.
-                var canceller = timer.scheduleAtFixedRate(() -> {
+                timer.scheduleAtFixedRate(() -> {
                     try {
                         statement.cancel();
                     } catch (SQLException error) {
                         say("FAILED", error);
                     }
                 }, 200, 200, TimeUnit.MILLISECONDS);
-                refused(connection, "SELECT 1");
                 try {
                     statement.execute("SELECT pg_sleep(15)");
                 } catch (SQLException error) {
                     sayError(error);
                 }
-                canceller.cancel(false);
+                timer.shutdown();
+                timer.awaitTermination(10, TimeUnit.SECONDS);
                 say(query(connection, "SELECT count(*) FROM driver_seed"));
             }
             statement.setQueryTimeout(1);
@@ -605,7 +605,6 @@ public class Driver {
             }
             say(query(connection, "SELECT count(*) FROM driver_seed"));
         }
-        timer.shutdown();
     }
 
     static void sessionObjects() throws Exception {
