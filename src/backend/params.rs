@@ -61,6 +61,13 @@ impl Params {
         Arc::new(Self(meaning.map(|(name, value)| (name.clone(), value.clone())).collect()))
     }
 
+    /// These with other parameters that give meaning.
+    #[must_use]
+    pub fn with_meaning(&self, meaning: &Self) -> Self {
+        let rest = self.0.iter().filter(|(name, _)| !gives_meaning(name));
+        Self(rest.chain(&meaning.0).map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

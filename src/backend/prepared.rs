@@ -23,6 +23,8 @@ pub struct Statement {
     types: Option<Box<[u8]>>,
     /// What clients were told of its columns: a hash.
     shape: OnceLock<u64>,
+    /// The parameters under which its text was read first; `None`: it is one session's own.
+    meaning: Option<Arc<Params>>,
 }
 
 impl Statement {
@@ -38,6 +40,11 @@ impl Statement {
     /// `None`: no client has asked.
     pub fn shape(&self) -> Option<u64> {
         self.shape.get().copied()
+    }
+
+    /// The parameters under which its text must be read, if they are others than these.
+    pub fn other_meaning(&self, meaning: &Arc<Params>) -> Option<&Arc<Params>> {
+        self.meaning.as_ref().filter(|own| !Arc::ptr_eq(own, meaning) && *own != meaning)
     }
 
     /// A client was told so; the first one counts.
@@ -95,7 +102,7 @@ impl Statements {
         if known.len() >= SWEEP_AT_LEAST && known.len() == known.capacity() {
             known.retain(|_, statement| statement.strong_count() > 0);
         }
-        let statement = self.own(parse);
+        let statement = self.make(parse, Some(Arc::clone(params)));
         known.insert(key, Arc::downgrade(&statement));
         statement
     }
@@ -114,21 +121,20 @@ impl Statements {
 
     /// A statement that nobody else gets.
     pub fn own(&self, parse: &Parse<'_>) -> Arc<Statement> {
+        self.make(parse, None)
+    }
+
+    fn make(&self, parse: &Parse<'_>, meaning: Option<Arc<Params>>) -> Arc<Statement> {
         let (id, name) = self.next_name();
-        Arc::new(Statement {
-            id,
-            name,
-            text: parse.text.into(),
-            types: Some(parse.types.into()),
-            shape: OnceLock::new(),
-        })
+        let (text, types) = (parse.text.into(), Some(parse.types.into()));
+        Arc::new(Statement { id, name, text, types, shape: OnceLock::new(), meaning })
     }
 
     /// One that a PREPARE makes, which nobody else gets either; `None` if its text cannot have another name in it.
     pub fn own_sql(&self, prepare: &[u8]) -> Option<Arc<Statement>> {
         let (id, name) = self.next_name();
         let text = rename(prepare, &name)?.into();
-        Some(Arc::new(Statement { id, name, text, types: None, shape: OnceLock::new() }))
+        Some(Arc::new(Statement { id, name, text, types: None, shape: OnceLock::new(), meaning: None }))
     }
 
     fn next_name(&self) -> (u64, Box<[u8]>) {

@@ -366,7 +366,7 @@ impl Session {
 /// What writing a batch has found, and how the server was before.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// A statement that the server would get with the batch, although clients were told what its columns are.
+    /// A statement that the server would get with the batch, and that would not be proven to be what it was.
     pub(super) unproven: Option<Arc<Statement>>,
     parameters_before: Arc<Params>,
     sequences_before: u64,

@@ -168,6 +168,7 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) {
+        let had = self.effects;
         self.name_in_sql(named, statements);
         let executed = statements.get(&named.name).filter(|_| named.verb == Verb::Execute);
         match executed.and_then(|statement| classified(statement, classify)) {
@@ -178,6 +179,14 @@ impl Survey {
                 self.effects = self.effects.union(inner.effects);
             }
             None => self.run(own),
+        }
+        self.follows(had);
+    }
+
+    /// What is prepared by its name follows the client: a pin is for those that were prepared otherwise.
+    fn follows(&mut self, had: Effects) {
+        if !had.intersects(Effects::PREPARE) {
+            self.effects = self.effects.without(Effects::PREPARE);
         }
     }
 
@@ -208,10 +217,12 @@ impl Survey {
         self.note_sql(bind.statement, statements);
         match self.find(bind.statement, statements, classify) {
             Some(classified) => {
+                let had = self.effects;
+                self.run(&classified);
                 if let Some(named) = classified.by_name.as_ref().filter(|_| bind.statement.is_empty()) {
                     self.name_in_sql(named, statements);
+                    self.follows(had);
                 }
-                self.run(&classified);
                 if classified.effects.contains(Effects::SET.union(Effects::HIDDEN)) {
                     let names = bind.parameters().filter(|value| is_custom_setting(value));
                     self.settings.extend(names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase().into()));
@@ -260,9 +271,7 @@ impl Survey {
 
     fn run(&mut self, classified: &Classified) {
         self.mention(classified);
-        // What is prepared by its name follows the client.
-        let follows = if classified.by_name.is_some() { Effects::PREPARE } else { Effects::NONE };
-        self.effects = self.effects.union(classified.effects.without(follows));
+        self.effects = self.effects.union(classified.effects);
         self.settings.extend(classified.settings.iter().cloned());
         self.transaction_control |= classified.transaction_control;
         let alone = self.texts == 0;

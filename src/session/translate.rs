@@ -27,7 +27,8 @@ pub struct Translator<'a> {
     /// The login parameters that a statement's meaning may depend on.
     pub meaning: &'a Arc<Params>,
     pub facts: &'a Facts,
-    /// A statement of which clients were told what its columns are, and which this server does not have yet.
+    /// A statement which this server does not have yet, and of which clients were told what its columns are, or which
+    /// was read first under other parameters.
     pub unproven: &'a mut Option<Arc<Statement>>,
     /// The session has settings that others do not have: what is prepared now means what it does to nobody else.
     pub apart: bool,
@@ -262,7 +263,7 @@ impl Translator<'_> {
         }
         let statement = Arc::clone(self.statements.get(name)?);
         if !self.prepared.touch(&statement) {
-            if runs && statement.shape().is_some() {
+            if runs && (statement.shape().is_some() || statement.other_meaning(self.meaning).is_some()) {
                 *self.unproven = Some(Arc::clone(&statement));
             }
             self.prepare(&statement);

@@ -65,23 +65,34 @@ impl Session {
         if in_sql.mentioned.is_empty() { Ok(Ok(())) } else { self.bring_by_own_names(&in_sql.mentioned).await }
     }
 
-    /// Prepares a statement and compares what its columns are with what clients were told, before it is run. If they
-    /// are others now, that is an error, as on a server that had it before; or no harm if the client `describes` it anyway.
+    /// Prepares a statement under the parameters under which it was first read, and compares what its columns are with
+    /// what clients were told, before it is run. If they are others now, that is an error, as on a server that had it before; or no harm if the client `describes` it anyway.
     pub(super) async fn prove(&mut self, statement: &Arc<Statement>, describes: bool) -> Result<Result<()>, Ended> {
         if let Err(error) = self.bring_up_to_date_if_idle().await? {
             return Ok(Err(error));
         }
         let mut messages = Vec::new();
+        let mut answers = 1;
+        let current = self.settings.current();
+        // In a transaction with parameters of its own nobody could bring those back.
+        let meaning = statement.other_meaning(self.settings.meaning()).filter(|_| self.unaudited.is_empty());
+        let other = meaning.map(|meaning| current.with_meaning(meaning));
+        if let Some(other) = &other {
+            answers += current.put_change(other, &mut messages);
+        }
         statement.put_prepare(&mut messages);
         Target::Statement(statement.name()).write(tag::DESCRIBE, &mut messages);
         messages.extend_from_slice(SYNC);
-        let asked = match Box::pin(self.exchange_unseen(&messages, 1)).await? {
+        if let Some(other) = &other {
+            answers += other.put_change(current, &mut messages);
+        }
+        let asked = match Box::pin(self.exchange_unseen(&messages, answers)).await? {
             Ok(asked) => asked,
             Err(error) => return Ok(Err(error)),
         };
         let Some(held) = &mut self.held else { return Ok(Ok(())) };
         held.lease.prepared.insert(statement);
-        if asked.shape == statement.shape() {
+        if statement.shape().is_none_or(|shape| asked.shape == Some(shape)) {
             return Ok(Ok(()));
         }
         // Under this name it has what it should not.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{CONTROL_USER, PASSWORD, USER, wait_for};
 use crate::target::Target;
 
-const READY_LIMIT: Duration = Duration::from_secs(20);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that a test started by itself; killed with the value.
 pub struct Process(pub Child);

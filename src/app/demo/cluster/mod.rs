@@ -166,7 +166,10 @@ impl LocalCluster {
             "SET statement_timeout = '90s'; DO $$ BEGIN WHILE pg_last_wal_replay_lsn() < '{position}' LOOP \
              PERFORM pg_sleep(0.002); END LOOP; END $$"
         );
-        self.replicas().iter().try_for_each(|replica| replica.sql("postgres", &wait).map(drop))
+        // Replay itself may cancel the question.
+        self.replicas().iter().try_for_each(|replica| {
+            replica.sql("postgres", &wait).or_else(|_| replica.sql("postgres", &wait)).map(drop)
+        })
     }
 
     /// The names of the nodes that were given a statement with `marker` in it, whether or not it went well. A node
