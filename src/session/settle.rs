@@ -197,6 +197,9 @@ impl Session {
         }
         self.tell_news(watch).await?;
         self.restore_login(survey).await?;
+        if ending != Ending::Failed && survey.effects.intersects(Effects::TEMP) {
+            self.forget_plans().await?;
+        }
         self.take_effects(survey, ending, watch).await?;
         self.release_if_free();
         Ok(())

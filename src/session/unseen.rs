@@ -168,6 +168,15 @@ impl Session {
         Box::pin(self.exchange_unseen(&query, answers)).await
     }
 
+    /// A temporary table may hide one that a statement was planned for. A server notices when it makes its first one,
+    /// but this server may have made others before, for other sessions.
+    pub(super) async fn forget_plans(&mut self) -> Result<(), Ended> {
+        if self.mode != PoolMode::Session && self.status() != TransactionStatus::Failed && !self.pipeline_open {
+            let _ = self.ask(b"DISCARD PLANS", 1).await?;
+        }
+        Ok(())
+    }
+
     /// Sends Queries that the client does not see. The inner error is the server's answer to one of them.
     async fn exchange_unseen(&mut self, queries: &[u8], answers: usize) -> Result<Result<Asked>, Ended> {
         let Some(held) = &mut self.held else { return Ok(Ok(Asked::default())) };
