@@ -75,6 +75,8 @@ pub enum Close {
     Cancelled,
     /// It could not be cleaned.
     Unclean,
+    /// Its database is to be dropped, renamed or copied, for which nobody may be connected to it.
+    Database,
 }
 
 impl Close {
@@ -87,6 +89,7 @@ impl Close {
             Self::Abandoned => "abandoned",
             Self::Cancelled => "cancelled",
             Self::Unclean => "unclean",
+            Self::Database => "database",
         }
     }
 }
@@ -179,6 +182,12 @@ impl<S: Pooled> Pool<S> {
             }
         });
         servers.into_iter().map(|(parked, reason)| (self.lend(parked.server, worker), reason)).collect()
+    }
+
+    /// Idle servers of all workers, to be closed.
+    pub fn take_idle(self: &Arc<Self>) -> Vec<Lease<S>> {
+        let parked = self.store.lock().take_idle();
+        parked.into_iter().map(|(parked, home)| self.lend(parked.server, home)).collect()
     }
 
     /// The right to connect one more server when there are fewer than `min_pool_size`.

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use hashlink::LruCache;
 use parking_lot::Mutex;
 
-use super::{Attempt, Lease, Limits, Place, Pool, Pooled};
+use super::{Attempt, Close, Lease, Limits, Place, Pool, Pooled};
 use crate::backend::Server;
 use crate::backend::connect::{Endpoint, ServerLogin, connect};
 use crate::backend::params::{Params, Reported};
@@ -154,6 +154,14 @@ impl Pools {
             endpoints: Arc::clone(&self.endpoints),
             greeting: Mutex::default(),
             proven: Mutex::new(LruCache::new(PROVEN_KEPT)),
+        }
+    }
+
+    /// Closes the idle servers of a database.
+    pub fn leave(&self, database: &str) {
+        let sets: Vec<_> = self.sets.lock().values().filter(|set| set.login.database == database).cloned().collect();
+        for lease in sets.iter().flat_map(|set| set.pools()).flat_map(Pool::take_idle) {
+            lease.close(Close::Database);
         }
     }
 

@@ -151,6 +151,11 @@ impl<T, S> Store<T, S> {
         taken
     }
 
+    pub(super) fn take_idle(&mut self) -> Vec<(S, WorkerId)> {
+        let workers = self.idle.iter_mut().enumerate();
+        workers.flat_map(|(home, idle)| idle.drain(..).map(move |idle| (idle.server, WorkerId(home)))).collect()
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         self.taken == 0 && self.waiters.iter().all(oneshot::Sender::is_closed)
     }

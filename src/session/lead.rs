@@ -7,7 +7,7 @@ use bytes::Buf;
 use super::batch::End;
 use super::exchange::Outcome;
 use super::rescue::Cause;
-use super::survey::{Survey, Work};
+use super::survey::{Survey, Work, databases};
 use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
@@ -242,6 +242,12 @@ impl Session {
         self.ends_at_flush =
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
         self.ends_at_flush &= self.mode != PoolMode::Session;
+        if task.survey.effects.intersects(Effects::DDL) {
+            // Nobody may be connected to a database that is dropped, renamed or copied.
+            for name in databases(&self.client.input[..task.bytes]) {
+                self.cluster.pools.leave(&String::from_utf8_lossy(&name));
+            }
+        }
         match self.write(task, tried).await? {
             Ok(true) => {}
             Ok(false) => return Ok(Ok(Try::Again)),

@@ -46,11 +46,6 @@ impl ClientStatements {
         self.named.is_empty()
     }
 
-    /// Those whose names stand somewhere in a text.
-    pub fn mentioned_in(&self, text: &[u8]) -> impl Iterator<Item = &[u8]> {
-        self.named.keys().map(|name| &**name).filter(move |name| memchr::memmem::find(text, name).is_some())
-    }
-
     /// # Errors
     /// The client has `max_client_statements` already.
     pub fn define(&mut self, name: &[u8], statement: Arc<Statement>) -> Result<Undo> {

@@ -192,12 +192,13 @@ impl Survey {
 
     /// EXPLAIN EXECUTE, CREATE TABLE AS EXECUTE, or an EXECUTE among other statements.
     fn mention_names(&mut self, text: &[u8], statements: &ClientStatements) {
-        if statements.is_empty() || !says_execute(text) {
+        if statements.is_empty() {
             return;
         }
-        let names = statements.mentioned_in(text).map(Into::into);
-        let in_sql = self.in_sql.get_or_insert_default();
-        in_sql.mentioned.extend(names);
+        let names: Vec<_> = executed(text).filter(|name| statements.get(name).is_some()).collect();
+        if !names.is_empty() {
+            self.in_sql.get_or_insert_default().mentioned.extend(names);
+        }
     }
 
     fn name_in_sql(&mut self, named: &ByName, statements: &ClientStatements) {
@@ -285,14 +286,69 @@ impl Survey {
     }
 }
 
-fn says_execute(text: &[u8]) -> bool {
-    const WORD: &[u8] = b"execute";
-    let starts = memchr::memchr2_iter(b'e', b'E', text);
-    starts.into_iter().any(|at| text.get(at..at + WORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(WORD)))
+/// The names behind any EXECUTE in a text, be it in a comment: they are looked up among the client's.
+fn executed(text: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+    behind(text, b"execute").filter_map(|rest| name(rest).map(|(name, _)| name))
+}
+
+/// The names behind any DATABASE in a batch of DDL, and all words behind those: they are looked up among the pools'.
+pub fn databases(batch: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+    behind(batch, b"database").flat_map(|mut rest| {
+        std::iter::from_fn(move || {
+            let (name, after) = name(rest)?;
+            rest = after;
+            Some(name)
+        })
+    })
+}
+
+/// What follows each occurrence of a word, given in lower case.
+fn behind<'a>(text: &'a [u8], word: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let first = word.first().copied().unwrap_or_default();
+    memchr::memchr2_iter(first, first.to_ascii_uppercase(), text).filter_map(|at| {
+        let (found, rest) = text.get(at..)?.split_at_checked(word.len())?;
+        found.eq_ignore_ascii_case(word).then_some(rest)
+    })
+}
+
+/// The name that a text begins with, in lower case unless quoted, and what follows it.
+fn name(text: &[u8]) -> Option<(Box<[u8]>, &[u8])> {
+    let text = text.trim_ascii_start();
+    if let Some(quoted) = text.strip_prefix(b"\"") {
+        let end = memchr::memchr(b'"', quoted)?;
+        return Some((quoted.get(..end)?.into(), quoted.get(end + 1..)?));
+    }
+    let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..);
+    let end = text.iter().position(|byte| !is_in_name(byte)).unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end).filter(|(name, _)| !name.is_empty())?;
+    Some((name.to_ascii_lowercase().into(), rest))
 }
 
 /// What running a prepared statement does.
 fn classified(statement: &Statement, classify: &mut impl Classify) -> Option<Arc<Classified>> {
     let text = if statement.is_sql() { prepared_text(statement.text())? } else { statement.text() };
     Some(classify.classify(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_behind_their_words() {
+        let shown =
+            |names: Vec<Box<[u8]>>| names.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect::<Vec<_>>();
+        for (text, names) in
+            [("EXPLAIN EXECUTE p; execute \"Q q\"(1)", &["p", "Q q"][..]), ("SELECT 1", &[]), ("EXECUTE", &[])]
+        {
+            assert_eq!(shown(executed(text.as_bytes()).collect()), names, "{text}");
+        }
+        for (text, names) in [
+            ("DROP DATABASE IF EXISTS \"My\";", &["if", "exists", "My"][..]),
+            ("create database a template b", &["a", "template", "b"]),
+            ("CREATE TABLE t()", &[]),
+        ] {
+            assert_eq!(shown(databases(text.as_bytes()).collect()), names, "{text}");
+        }
+    }
 }
