@@ -215,7 +215,7 @@ impl Exchange<'_> {
 
     fn walk(&mut self) -> std::result::Result<(), Outcome> {
         let server = &mut *self.held.lease;
-        let mut observer = self.watch.observe(&mut server.reported, &mut server.status, self.settings);
+        let mut observer = self.watch.observe(&mut server.reported, &mut server.status, self.settings, self.statements);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
         if !self.watch.holds_back() {
@@ -354,6 +354,7 @@ impl Exchange<'_> {
             meaning: self.settings.meaning(),
             facts: self.classify.facts,
             unproven: &mut self.unproven,
+            shift: &mut self.watch.shift,
             apart: self.apart,
             statements: self.statements,
             prepared: &mut server.prepared,

@@ -7,6 +7,7 @@ use bytes::Buf;
 use super::batch::End;
 use super::exchange::Outcome;
 use super::rescue::Cause;
+use super::settle::Written;
 use super::survey::{Survey, Work, databases};
 use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
@@ -248,21 +249,22 @@ impl Session {
                 self.cluster.pools.leave(&String::from_utf8_lossy(&name));
             }
         }
-        match self.write(task, tried).await? {
-            Ok(true) => {}
-            Ok(false) => return Ok(Ok(Try::Again)),
+        let written = match self.write(task, tried).await? {
+            Ok(Some(written)) => written,
+            Ok(None) => return Ok(Ok(Try::Again)),
             Err(error) => {
                 self.take_back_unsent();
                 return Ok(Err(error));
             }
-        }
+        };
         let mut survey = task.survey.clone();
         let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
         let reruns = Reruns {
             elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
         };
-        let watch = Watch::new(reruns, task.is_open(), skipped);
+        let mut watch = Watch::new(reruns, task.is_open(), skipped);
+        watch.shift = written.shift;
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {
@@ -295,8 +297,8 @@ impl Session {
         }
     }
 
-    /// Writes the batch, after what its server must have or prove before. False: this replica does not do.
-    async fn write(&mut self, task: &Task, tried: &mut Tried) -> Result<Result<bool>, Ended> {
+    /// Writes the batch, after what its server must have or prove before. `None`: this replica does not do.
+    async fn write(&mut self, task: &Task, tried: &mut Tried) -> Result<Result<Option<Written>>, Ended> {
         let on_fresh_replica = tried.server == Leased::NowAsReplica;
         // Where a server does not take the session's parameters, nothing must run that cannot run elsewhere instead.
         if !(task.reruns.elsewhere && on_fresh_replica)
@@ -314,7 +316,7 @@ impl Session {
                 Err(_) if on_fresh_replica => {
                     tried.avoid = self.held.as_ref().map_or(tried.avoid, |held| tried.avoid.with(held.node));
                     self.take_back_unsent();
-                    return Ok(Ok(false));
+                    return Ok(Ok(None));
                 }
                 Err(error) => return Ok(Err(error)),
             }
@@ -323,7 +325,9 @@ impl Session {
                 Err(error) => return Ok(Err(error)),
             };
             let can_be_asked = self.status() != TransactionStatus::Failed && !self.pipeline_open && !task.is_open();
-            let Some(statement) = written.unproven.take().filter(|_| can_be_asked) else { return Ok(Ok(true)) };
+            let Some(statement) = written.unproven.take().filter(|_| can_be_asked) else {
+                return Ok(Ok(Some(written)));
+            };
             self.unwrite(written);
             brought = self.prove(&statement, task.survey.describes).await?;
         }

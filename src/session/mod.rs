@@ -18,6 +18,7 @@ mod pins;
 mod relay;
 mod replication;
 mod rescue;
+mod reword;
 mod settings;
 mod settle;
 mod statements;

@@ -14,7 +14,7 @@ use crate::net::stream::Stream;
 use crate::wire::backend::{
     ErrorFields, TransactionStatus, command_tag, error_fields, parameter_status, ready_status, row_shape,
 };
-use crate::wire::frame::{HEADER_BYTES, Header, header};
+use crate::wire::frame::{HEADER_BYTES, Header, header, put};
 
 /// Frames that we look into are whole in memory, or at least this much of them: what matters stands in front.
 const LOOKED_AT_BYTES: usize = 64 << 10;
@@ -27,6 +27,8 @@ pub trait Observer {
     fn parameter(&mut self, name: &[u8], value: &[u8], visible: bool);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
+    /// The body of an error as the client should read it; `None`: as it is.
+    fn reworded(&self, body: &[u8]) -> Option<Vec<u8>>;
     /// An ErrorResponse to something of ours.
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
     /// A `DataRow` of something of ours.
@@ -154,6 +156,15 @@ impl Relay {
             }
             self.passing_visible = self.frame(header, rest, ledger, observer)? && !self.muted;
             self.passing = header.frame_bytes;
+            if self.passing_visible
+                && header.tag == b'E'
+                && let Some(body) = rest.get(HEADER_BYTES..header.frame_bytes)
+                && let Some(body) = observer.reworded(body)
+            {
+                self.stage_stretch(input);
+                put(&mut self.staged, b'E', |staged| staged.extend_from_slice(&body));
+                self.passing_visible = false;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
 use super::ledger::{Missed, Owed};
 use super::pins::Pin;
+use super::reword::Shift;
 use super::survey::Survey;
 use super::translate::Translator;
 use super::watch::{Cleared, Watch};
@@ -34,6 +35,7 @@ impl Session {
         let server = &mut *held.lease;
         let mut written = Written {
             unproven: None,
+            shift: None,
             parameters_before: Arc::clone(server.applied()),
             sequences_before: server.sequences_of,
         };
@@ -61,6 +63,7 @@ impl Session {
             names_in_sql: task.survey.in_sql.is_some(),
             facts: &self.facts,
             unproven: &mut written.unproven,
+            shift: &mut written.shift,
             interner: &self.worker.shared.statements,
             meaning: self.settings.meaning(),
             apart,
@@ -371,6 +374,8 @@ impl Session {
 pub(super) struct Written {
     /// A statement that the server would get with the batch, and that would not be proven to be what it was.
     pub(super) unproven: Option<Arc<Statement>>,
+    /// How a text was changed, if one was.
+    pub(super) shift: Option<Shift>,
     parameters_before: Arc<Params>,
     sequences_before: u64,
 }

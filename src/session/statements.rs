@@ -42,6 +42,11 @@ impl ClientStatements {
         self.named.get(name)
     }
 
+    /// The client's name for the statement that servers know by this one.
+    pub fn name_of(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.named.iter().find(|(_, statement)| statement.name() == server_name).map(|(name, _)| &**name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
+use super::reword::Shift;
 use super::statements::{ClientStatements, Undo};
 use crate::backend::params::Params;
 use crate::backend::prepared::{Prepared, Statement, Statements};
@@ -30,6 +31,8 @@ pub struct Translator<'a> {
     /// A statement which this server does not have yet, and of which clients were told what its columns are, or which
     /// was read first under other parameters.
     pub unproven: &'a mut Option<Arc<Statement>>,
+    /// How a text was changed, if one was.
+    pub shift: &'a mut Option<Shift>,
     /// The session has settings that others do not have: what is prepared now means what it does to nobody else.
     pub apart: bool,
     pub statements: &'a mut ClientStatements,
@@ -104,7 +107,10 @@ impl Translator<'_> {
     fn renamed_query(&mut self, range: Range<usize>, body: &[u8], name: &[u8]) {
         let text = query(body).unwrap_or_default();
         match self.statements.get(name).and_then(|statement| rename(text, statement.name())) {
-            Some(text) => put_query(self.out.stage(self.input), &text),
+            Some(renamed) => {
+                *self.shift = Some(Shift::between(text, &renamed));
+                put_query(self.out.stage(self.input), &renamed);
+            }
             None => self.out.pass(range, self.input),
         }
     }
@@ -115,6 +121,7 @@ impl Translator<'_> {
         } else if let Some(statement) = self.interner.own_sql(query(body).unwrap_or_default()) {
             let undo = Some(self.statements.define(name, Arc::clone(&statement))?);
             self.prepared.insert(&statement);
+            *self.shift = Some(Shift::between(query(body).unwrap_or_default(), statement.text()));
             statement.put_prepare(self.out.stage(self.input));
             self.ledger.push(Owed::Prepare { statement, undo });
             return Ok(());
@@ -155,7 +162,9 @@ impl Translator<'_> {
             }),
             (_, known) => known.and_then(|statement| rename(parse.text, statement.name())),
         };
-        Parse { text: text.as_deref().unwrap_or(parse.text), ..*parse }.write(self.out.stage(self.input));
+        let text = text.as_deref().unwrap_or(parse.text);
+        *self.shift = Some(Shift::between(parse.text, text));
+        Parse { text, ..*parse }.write(self.out.stage(self.input));
     }
 
     fn parse_plain(&mut self, range: Range<usize>, body: &[u8], parse: &Parse<'_>) -> Result<()> {

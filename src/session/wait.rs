@@ -82,7 +82,8 @@ impl Session {
                 return Poll::Ready(Err(Ended::Farewell(Error::node("the server closed the session's connection"))));
             }
             let mut watch = Watch::default();
-            let mut observer = watch.observe(&mut server.reported, &mut server.status, &mut self.settings);
+            let mut observer =
+                watch.observe(&mut server.reported, &mut server.status, &mut self.settings, &self.statements);
             let walked = self.relay.walk(&server.input, &mut self.ledger, &mut observer);
             drop(observer);
             if let Some(last_words) = watch.farewell.or(walked.err()) {

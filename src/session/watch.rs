@@ -2,7 +2,9 @@
 
 use super::relay::{Observer, shape};
 use super::rescue::Cause;
+use super::reword::{Shift, reworded};
 use super::settings::{Setting, Settings};
+use super::statements::ClientStatements;
 use crate::backend::params::Reported;
 use crate::error::{Error, Fault};
 use crate::wire::backend::{ErrorFields, TransactionStatus, data_row};
@@ -81,6 +83,8 @@ pub struct Watch {
     /// The batch is a question of ours.
     asked: Option<Asked>,
     pub changes: Changes,
+    /// How the batch's text was changed on its way.
+    pub shift: Option<Shift>,
     pub received_bytes: u64,
 }
 
@@ -193,8 +197,9 @@ impl Watch {
         reported: &'a mut Reported,
         status: &'a mut TransactionStatus,
         settings: &'a mut Settings,
+        statements: &'a ClientStatements,
     ) -> impl Observer + 'a {
-        Observed { watch: self, reported, status, settings }
+        Observed { watch: self, reported, status, settings, statements }
     }
 }
 
@@ -203,6 +208,7 @@ struct Observed<'a> {
     reported: &'a mut Reported,
     status: &'a mut TransactionStatus,
     settings: &'a mut Settings,
+    statements: &'a ClientStatements,
 }
 
 impl Observer for Observed<'_> {
@@ -232,6 +238,10 @@ impl Observer for Observed<'_> {
             watch.error.get_or_insert(fields.sqlstate);
         }
         watch.refused().is_some()
+    }
+
+    fn reworded(&self, body: &[u8]) -> Option<Vec<u8>> {
+        reworded(body, self.watch.shift, self.statements)
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {

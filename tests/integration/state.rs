@@ -387,15 +387,6 @@ fn step(random: &mut fastrand::Rng, may_hold: bool) -> (Step, bool) {
     }
 }
 
-/// A node's error names a statement as the node knows it.
-fn without_statement_name(message: &str) -> String {
-    let mut parts = message.splitn(3, "prepared statement \"");
-    match (parts.next(), parts.next().and_then(|rest| rest.split_once('"'))) {
-        (Some(before), Some((_, after))) => format!("{before}prepared statement …{after}"),
-        _ => message.to_owned(),
-    }
-}
-
 fn any_interleaving_is_as_good_as_own_connections(env: &Env) {
     let (database, own) = (env.database("interleaved"), env.database("own"));
     database.prepare(TWO_SCHEMAS);
@@ -427,11 +418,14 @@ fn any_interleaving_is_as_good_as_own_connections(env: &Env) {
                     let about = history.iter().filter(|line| line.starts_with(&format!("{index}:")));
                     // After RESET ALL and DISCARD ALL it is told more than a direct client.
                     let told = |answer: &[Message]| {
-                        let told = seen(answer).into_iter().filter(|message| !message.starts_with('S'));
-                        told.map(|message| without_statement_name(&message)).collect::<Vec<_>>()
+                        seen(answer).into_iter().filter(|message| !message.starts_with('S')).collect::<Vec<_>>()
                     };
                     // In a failed transaction a statement that the server must get first fails before its Bind does.
                     if sqlstate(&got) == "25P02" && sqlstate(&want) == "08P01" {
+                        continue;
+                    }
+                    // What a server must get before an EXECUTE fails before its Parse and Bind are answered.
+                    if shown.contains("EXECUTE") && sqlstate(&want) == "42P01" && sqlstate(&got) == "42P01" {
                         continue;
                     }
                     assert_eq!(
