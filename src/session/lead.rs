@@ -265,6 +265,8 @@ impl Session {
         };
         let mut watch = Watch::new(reruns, task.is_open(), skipped);
         watch.shift = written.shift;
+        let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
+        watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {

@@ -23,6 +23,8 @@ const LOOKED_AT_BYTES: usize = 64 << 10;
 pub trait Observer {
     /// ReadyForQuery, for the client or not.
     fn ready(&mut self, status: TransactionStatus, visible: bool);
+    /// The client gets its ReadyForQuery later.
+    fn withholds_ready(&self) -> bool;
     /// `visible`: the client reads it too.
     fn parameter(&mut self, name: &[u8], value: &[u8], visible: bool);
     /// An ErrorResponse to something of the client's. True: it is kept from the client, with all that follows.
@@ -204,7 +206,11 @@ impl Relay {
             (_, Verdict::CopyIn { simple }) => observer.copy_in(simple),
             _ => {}
         }
-        let visible = !matches!(verdict, Verdict::Drop | Verdict::HiddenError | Verdict::Farewell);
+        let visible = match verdict {
+            Verdict::Drop | Verdict::HiddenError | Verdict::Farewell => false,
+            Verdict::Ready => !observer.withholds_ready(),
+            _ => true,
+        };
         match header.tag {
             _ if !visible || self.muted => {}
             b'1' | b'2' | b'3' | b'T' | b't' | b'n' => {}

@@ -20,7 +20,7 @@ use crate::pool::Close;
 use crate::route::Reason;
 use crate::sql::Effects;
 use crate::types::PoolMode;
-use crate::wire::backend::TransactionStatus;
+use crate::wire::backend::{TransactionStatus, put_ready};
 use crate::wire::frame::header;
 use crate::wire::frontend::{put_query, tag};
 
@@ -195,7 +195,9 @@ impl Session {
             held.lease.prepared.insert(statement);
             held.unnamed_here = false;
         }
+        let status = self.status();
         if watch.server_gone {
+            self.tell_ready(watch, status).await?;
             return self.part_from_server(watch);
         }
         self.tell_news(watch).await?;
@@ -204,8 +206,19 @@ impl Session {
             self.forget_plans().await?;
         }
         self.take_effects(survey, ending, watch).await?;
+        self.tell_ready(watch, status).await?;
         self.release_if_free();
         Ok(())
+    }
+
+    /// The ReadyForQuery that was withheld.
+    async fn tell_ready(&mut self, watch: &Watch, status: TransactionStatus) -> Result<(), Ended> {
+        if !watch.withholds_ready {
+            return Ok(());
+        }
+        let mut ready = Vec::new();
+        put_ready(&mut ready, status);
+        self.tell(&ready).await
     }
 
     fn part_from_server(&mut self, watch: &mut Watch) -> Result<(), Ended> {

@@ -83,6 +83,8 @@ pub struct Watch {
     /// The batch is a question of ours.
     asked: Option<Asked>,
     pub changes: Changes,
+    /// Before the client goes on it must hear of parameters that the batch alone does not tell.
+    pub withholds_ready: bool,
     /// How the batch's text was changed on its way.
     pub shift: Option<Shift>,
     pub received_bytes: u64,
@@ -238,6 +240,10 @@ impl Observer for Observed<'_> {
             watch.error.get_or_insert(fields.sqlstate);
         }
         watch.refused().is_some()
+    }
+
+    fn withholds_ready(&self) -> bool {
+        self.watch.withholds_ready
     }
 
     fn reworded(&self, body: &[u8]) -> Option<Vec<u8>> {

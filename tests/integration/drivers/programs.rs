@@ -8,13 +8,9 @@ use crate::harness::Env;
 
 /// What is not the same yet: (driver, feature, mode, why). An entry whose feature is the same fails its test.
 const KNOWN_DIFFERENCES: &[(&str, &str, Mode, &str)] = &[
-    ("psycopg3", "encodings", Mode::Session, RESET_OF_LOGIN),
-    ("psycopg3", "encodings", Mode::Transaction, RESET_OF_LOGIN),
     ("psycopg3", "changed_result_type", Mode::Transaction, "the second execution works, without a proxy none does"),
     ("psycopg3", "prepared_statements_view", Mode::Transaction, "the view shows the names that the server knows"),
 ];
-
-const RESET_OF_LOGIN: &str = "after RESET the client is told the server's own default, not what it asked for at login";
 
 /// Where Node finds what was installed for it.
 const NODE_MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/drivers/node/node_modules");
