@@ -16,6 +16,8 @@ pub const TESTS: &[Test] = &[
     ("state::nothing_leaks_to_the_next_client", nothing_leaks_to_the_next_client),
     ("state::login_parameters_hold_on_every_node", login_parameters_hold_on_every_node),
     ("state::notifications_come_while_idle", notifications_come_while_idle),
+    ("state::sequences_stay_with_their_sessions", sequences_stay_with_their_sessions),
+    ("state::a_database_can_be_dropped", a_database_can_be_dropped),
     ("state::any_interleaving_is_as_good_as_own_connections", any_interleaving_is_as_good_as_own_connections),
 ];
 
@@ -227,6 +229,42 @@ fn login_parameters_hold_on_every_node(env: &Env) {
             }
         }
     }
+}
+
+/// What `currval` and `lastval` say to two clients that use one sequence in turn: their own values, or, where there is
+/// but one server for both, PostgreSQL's error; never the other's.
+fn sequences_stay_with_their_sessions(env: &Env) {
+    for (servers, expected) in [(2, ["1", "2", "1", "2"]), (1, ["55000"; 4])] {
+        let database = env.database("sequences");
+        database.prepare("SET ROLE app; CREATE SEQUENCE s; CREATE TABLE t (id int DEFAULT nextval('s'))");
+        let proxy = Proxy::start(&env.shared().cluster, &format!("[pool]\ndefault_pool_size = {servers}\n"));
+        let target = proxy.target(&database.name);
+        let mut clients = [target.raw(), target.raw()];
+        proxy.facts_loaded(&database.name, 1);
+        for (client, sql) in clients.iter_mut().zip(["INSERT INTO t DEFAULT VALUES", "SELECT nextval('s')"]) {
+            assert_eq!(sqlstate(&ask(client, &query(sql))), "");
+        }
+        let mut said = Vec::new();
+        for sql in ["SELECT currval('s')", "SELECT lastval()"] {
+            for client in &mut clients {
+                let answer = ask(client, &query(sql));
+                let value = answer.iter().find(|(tag, _)| *tag == 'D').map(|(_, row)| row[6..].to_vec());
+                said.push(value.map_or_else(|| sqlstate(&answer), |value| String::from_utf8(value).unwrap()));
+            }
+        }
+        assert_eq!(said, expected, "{servers} servers");
+    }
+}
+
+/// Servers of ours that idle in it are in nobody's way.
+fn a_database_can_be_dropped(env: &Env) {
+    let (dropped, other) = (env.database("dropped"), env.database("other"));
+    for sql in ["SELECT 1", "CREATE TABLE t ()"] {
+        ask(&mut env.proxy().target(&dropped.name).raw(), &query(sql));
+    }
+    let mut client = env.proxy().target(&other.name).raw();
+    let drop = format!("DROP DATABASE {}", dropped.name);
+    assert_eq!(seen(&ask(&mut client, &query(&drop))), ["C DROP DATABASE·", "Z I"]);
 }
 
 fn notifications_come_while_idle(env: &Env) {
