@@ -244,7 +244,12 @@ impl Survey {
     fn describe(&mut self, name: &[u8], statements: &ClientStatements, classify: &mut impl Classify) {
         self.note_sql(name, statements);
         match self.find(name, statements, classify) {
-            Some(classified) => self.mention(&classified),
+            Some(classified) => {
+                self.mention(&classified);
+                if let Some(named) = classified.by_name.as_ref().filter(|_| name.is_empty()) {
+                    self.name_in_sql(named, statements);
+                }
+            }
             None => self.write(),
         }
     }
