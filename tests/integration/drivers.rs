@@ -8,6 +8,7 @@
 mod dump;
 mod programs;
 mod rust;
+mod sqlx;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub const TESTS: &[Test] = &[
     ("drivers::postgres_js", |env| compare(env, "postgres_js", &["node", "tests/drivers/postgres_js_driver.js"])),
     ("drivers::jdbc", |env| compare(env, "jdbc", JDBC)),
     ("drivers::tokio_postgres", rust::tokio_postgres),
+    ("drivers::sqlx", sqlx::sqlx),
     ("drivers::pg_dump", dump::pg_dump_and_pg_restore),
     ("drivers::psql_cancels", psql_cancels),
 ];
