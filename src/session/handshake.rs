@@ -48,7 +48,7 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
     match tokio::time::timeout(limit, entering).await {
         Ok(Some(Life::Session(mut session))) => session.run().await,
-        Ok(Some(Life::Replication(link))) => link.run().await,
+        Ok(Some(Life::Replication(link))) => Box::pin(link.run()).await,
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);

@@ -249,7 +249,11 @@ impl Session {
                 self.cluster.pools.leave(&String::from_utf8_lossy(&name));
             }
         }
-        let written = match self.write(task, tried).await? {
+        let written = match self.write_at_once(task, tried) {
+            Some(written) => Ok(Some(written)),
+            None => Box::pin(self.write(task, tried)).await?,
+        };
+        let written = match written {
             Ok(Some(written)) => written,
             Ok(None) => return Ok(Ok(Try::Again)),
             Err(error) => {
@@ -276,7 +280,9 @@ impl Session {
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
-                self.settle(&survey, &mut watch, reason).await?;
+                if self.is_unsettled(&survey, &watch, reason) {
+                    Box::pin(self.settle(&survey, &mut watch)).await?;
+                }
                 Ok(Ok(Try::Done))
             }
             Outcome::Refused => {
@@ -297,6 +303,25 @@ impl Session {
                 Err(Ended::Farewell(error))
             }
         }
+    }
+
+    /// Writes the batch if its server has all that it needs, as it mostly does.
+    fn write_at_once(&mut self, task: &Task, tried: &Tried) -> Option<Written> {
+        let held = self.held.as_ref()?;
+        let is_harmless = task.reruns.elsewhere && tried.server == Leased::NowAsReplica;
+        if task.survey.in_sql.is_some() || !is_harmless && held.lease.needs_sync(self.settings.current()) {
+            return None;
+        }
+        match self.write_batch(task) {
+            Ok(written) if written.unproven.is_none() => return Some(written),
+            Ok(written) => self.unwrite(written),
+            // It will be said by who writes it again.
+            Err(_) => {
+                self.ledger.abandon();
+                self.undo_failed();
+            }
+        }
+        None
     }
 
     /// Writes the batch, after what its server must have or prove before. `None`: this replica does not do.

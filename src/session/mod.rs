@@ -177,7 +177,8 @@ impl Session {
         if self.held.is_none() && survey.work == Work::Nothing {
             return self.answer_alone(bytes).await;
         }
-        match self.lead(Task::new(bytes, end, survey)).await? {
+        // On the heap: an idle session should not carry what only a running batch needs.
+        match Box::pin(self.lead(Task::new(bytes, end, survey))).await? {
             Ok(()) => Ok(()),
             Err(error) => self.refuse(bytes, end, &error).await,
         }
@@ -297,5 +298,19 @@ impl survey::Classify for Classify<'_> {
             now: self.worker.now(),
         };
         self.worker.classifier.borrow_mut().classify(text, &context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn future_bytes<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There may be tens of thousands of them.
+    #[test]
+    fn an_idle_session_is_small() {
+        assert!(size_of::<super::Session>() <= 1100, "{}", size_of::<super::Session>());
+        assert!(future_bytes(super::accept) <= 900, "{}", future_bytes(super::accept));
     }
 }

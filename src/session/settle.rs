@@ -10,7 +10,7 @@ use super::pins::Pin;
 use super::reword::Shift;
 use super::survey::Survey;
 use super::translate::Translator;
-use super::watch::{Cleared, Watch};
+use super::watch::{Changes, Cleared, Watch};
 use super::{Classify, Ended, Held, Lexis, Session};
 use crate::backend::params::{Params, Reported, gives_meaning};
 use crate::backend::prepared::Statement;
@@ -174,14 +174,23 @@ impl Session {
         }
     }
 
-    /// All answers are with the client: what the batch leaves behind.
-    pub(super) async fn settle(&mut self, survey: &Survey, watch: &mut Watch, reason: Reason) -> Result<(), Ended> {
+    /// All answers are with the client. True: the batch may have left something behind, which is to be
+    /// [settled](Self::settle); else all is done.
+    pub(super) fn is_unsettled(&mut self, survey: &Survey, watch: &Watch, reason: Reason) -> bool {
         self.undo_failed();
         self.ledger.keep_done();
-        if self.held.is_none() {
-            return Ok(());
-        }
         self.count(watch, reason);
+        let said_more = watch.changes != Changes::default() || watch.server_gone || watch.withholds_ready;
+        let did_more = !survey.effects.is_empty() || survey.in_sql.is_some() || !self.unaudited.is_empty();
+        let is_unsettled = self.held.is_some() && (said_more || did_more);
+        if !is_unsettled {
+            self.release_if_free();
+        }
+        is_unsettled
+    }
+
+    /// What a batch leaves behind that does more than read and write.
+    pub(super) async fn settle(&mut self, survey: &Survey, watch: &mut Watch) -> Result<(), Ended> {
         let ending = Ending::of(self.status(), survey, watch);
         // No rollback and no error behind it brings statements back.
         if watch.changes.cleared >= Some(Cleared::Statements) {
@@ -240,6 +249,10 @@ impl Session {
         for name in survey.in_sql.iter().flat_map(|in_sql| &in_sql.deallocated) {
             let Some(statement) = self.statements.get(name) else { continue };
             held.lease.prepared.forget(statement);
+            if held.lease.tainted {
+                // It may know the name itself, from a duplicate.
+                held.own_names.push(name.clone());
+            }
             // Behind an error nobody knows whether the server has it still, and under which name it is safe to prepare.
             held.lease.tainted |= watch.error.is_some();
             if watch.error.is_none() {

@@ -57,7 +57,7 @@ pub enum Cleared {
 }
 
 /// What the server says of the session's state there.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The widest that was done.
     pub cleared: Option<Cleared>,
