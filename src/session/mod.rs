@@ -213,6 +213,9 @@ impl Session {
     async fn refuse(&mut self, bytes: usize, end: End, error: &Error) -> Result<(), Ended> {
         tracing::debug!(%error, "a batch was refused");
         self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
+        if matches!(end, End::Query | End::FunctionCall | End::Sync) {
+            self.fail_transaction().await?;
+        }
         let mut answer = Vec::new();
         put_error(&mut answer, Severity::Error, error);
         match end {

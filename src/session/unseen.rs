@@ -103,10 +103,6 @@ impl Session {
             self.statements.replace(statement, &renewed);
             return Ok(Ok(()));
         }
-        if self.status() == TransactionStatus::InTransaction {
-            // The transaction fails with its statement.
-            let _ = self.ask(format!("causeway: {RESULT_CHANGED}").as_bytes(), 1).await?;
-        }
         Ok(Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, RESULT_CHANGED)))
     }
 
@@ -166,6 +162,14 @@ impl Session {
         let mut query = Vec::new();
         put_query(&mut query, sql);
         Box::pin(self.exchange_unseen(&query, answers)).await
+    }
+
+    /// A transaction fails with its statement, also where the error is ours.
+    pub(super) async fn fail_transaction(&mut self) -> Result<(), Ended> {
+        if self.status() == TransactionStatus::InTransaction && !self.pipeline_open {
+            let _ = self.ask(b"DO 'BEGIN RAISE EXCEPTION $$refused by Causeway$$; END'", 1).await?;
+        }
+        Ok(())
     }
 
     /// A temporary table may hide one that a statement was planned for. A server notices when it makes its first one,
