@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::outbound::trim;
+use super::reword::Shift;
 use crate::backend::prepared::Statement;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::frontend::Parse;
@@ -31,11 +32,13 @@ pub struct ClientStatements {
     unnamed: Vec<u8>,
     /// The unnamed statement is a PREPARE: the name that it defines when it is run.
     prepares: Option<(Box<[u8]>, Arc<Statement>)>,
+    /// How the unnamed statement's text was changed for the server, if it was.
+    pub unnamed_shift: Option<Shift>,
 }
 
 impl ClientStatements {
     pub fn new(limit: usize) -> Self {
-        Self { limit, named: HashMap::new(), unnamed: Vec::new(), prepares: None }
+        Self { limit, named: HashMap::new(), unnamed: Vec::new(), prepares: None, unnamed_shift: None }
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
@@ -99,6 +102,7 @@ impl ClientStatements {
         trim(&mut self.unnamed);
         self.unnamed.extend_from_slice(parse_body);
         self.prepares = None;
+        self.unnamed_shift = None;
     }
 
     /// The unnamed statement defines `name` when it is run.
@@ -114,6 +118,7 @@ impl ClientStatements {
 
     pub fn forget_unnamed(&mut self) {
         self.prepares = None;
+        self.unnamed_shift = None;
         self.unnamed.clear();
         trim(&mut self.unnamed);
     }

@@ -164,6 +164,7 @@ impl Translator<'_> {
         };
         let text = text.as_deref().unwrap_or(parse.text);
         *self.shift = Some(Shift::between(parse.text, text));
+        self.statements.unnamed_shift = *self.shift;
         Parse { text, ..*parse }.write(self.out.stage(self.input));
     }
 
@@ -219,6 +220,9 @@ impl Translator<'_> {
 
     fn bind(&mut self, range: Range<usize>, body: &[u8]) -> Result<()> {
         let bind = Bind::read(body)?;
+        if bind.statement.is_empty() && self.statements.unnamed_shift.is_some() {
+            *self.shift = self.statements.unnamed_shift;
+        }
         match self.on_server(bind.statement, true) {
             Some(statement) => {
                 Bind { statement: statement.name(), ..bind }.write(self.out.stage(self.input));
