@@ -192,8 +192,10 @@ impl Session {
         for _ in 0..answers {
             self.ledger.push(Owed::Hidden);
         }
-        let (outcome, mut watch, _) = self.exchange(0, Watch::asking(), &mut Survey::default()).await;
+        let on_replica = held.on_replica && held.lease.status == TransactionStatus::Idle;
+        let (outcome, mut watch, _) = self.exchange(0, Watch::asking(on_replica), &mut Survey::default()).await;
         match outcome {
+            Outcome::Refused if on_replica => return Ok(Err(self.give_up_question())),
             Outcome::Settled if !watch.server_gone => {}
             Outcome::ServerLost(error) => return Err(self.server_lost(&watch, error)),
             Outcome::Settled | Outcome::Refused => {
@@ -208,6 +210,17 @@ impl Session {
         self.tell_news(&watch).await?;
         let mut asked = watch.take_asked();
         Ok(asked.error.take().map_or(Ok(asked), Err))
+    }
+
+    /// The replica went away, or does not answer.
+    fn give_up_question(&mut self) -> Error {
+        self.ledger.abandon();
+        if let Some(held) = &mut self.held {
+            self.relay.discard(&mut held.lease.input);
+            held.lease.tainted = true;
+            self.cluster.topology.report_failure(held.node);
+        }
+        Error::node("the replica closed the connection, or stopped answering")
     }
 
     /// Tells the client of parameters that changed where it could not see it.

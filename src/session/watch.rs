@@ -100,9 +100,11 @@ pub struct Asked {
 }
 
 impl Watch {
-    /// For a question of ours, of which the client sees nothing.
-    pub fn asking() -> Self {
-        Self { asked: Some(Asked::default()), ..Self::default() }
+    /// For a question of ours, of which the client sees nothing; on a replica it may be given up, if that goes away.
+    pub fn asking(on_replica: bool) -> Self {
+        let answer = if on_replica { Answer::HeldBack } else { Answer::Shown };
+        let reruns = Reruns { elsewhere: on_replica, anew: false };
+        Self { asked: Some(Asked::default()), answer, reruns, ..Self::default() }
     }
 
     pub fn is_asking(&self) -> bool {
