@@ -195,8 +195,10 @@ impl Session {
         let on_replica = held.on_replica && held.lease.status == TransactionStatus::Idle;
         let (outcome, mut watch, _) = self.exchange(0, Watch::asking(on_replica), &mut Survey::default()).await;
         match outcome {
-            Outcome::Refused if on_replica => return Ok(Err(self.give_up_question())),
             Outcome::Settled if !watch.server_gone => {}
+            Outcome::Settled | Outcome::Refused | Outcome::ServerLost(_) if on_replica => {
+                return Ok(Err(self.give_up_question()));
+            }
             Outcome::ServerLost(error) => return Err(self.server_lost(&watch, error)),
             Outcome::Settled | Outcome::Refused => {
                 let error = watch.farewell.take().unwrap_or_else(|| Error::node("the server closed the connection"));
