@@ -182,10 +182,7 @@ impl Session {
             self.pins = Pins::default();
             held.lease.tainted = false;
         }
-        let mut left = Params::default();
-        if !discarded {
-            left = Settings::identity_in(held.lease.applied());
-        }
+        let left = if discarded { Params::default() } else { Settings::identity_in(held.lease.applied()) };
         self.server_has(Arc::new(left)).await
     }
 

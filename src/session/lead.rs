@@ -207,11 +207,7 @@ impl Session {
         if effects.intersects(Effects::CURRVAL) {
             pool.attempt_fitting(worker, false, |server| server.sequences_of == session)
         } else if effects.intersects(Effects::SEQUENCE) {
-            pool.attempt_fitting(
-                worker,
-                true,
-                |server| matches!(server.sequences_of, owner if owner == 0 || owner == session),
-            )
+            pool.attempt_fitting(worker, true, |server| [0, session].contains(&server.sequences_of))
         } else {
             pool.attempt(worker)
         }
