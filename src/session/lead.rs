@@ -253,7 +253,7 @@ impl Session {
             Ok(Some(written)) => written,
             Ok(None) => return Ok(Ok(Try::Again)),
             Err(error) => {
-                self.take_back_unsent();
+                self.take_back_unsent(skipped);
                 return Ok(Err(error));
             }
         };
@@ -308,12 +308,13 @@ impl Session {
         if task.survey.in_sql.is_some() || !is_harmless && held.lease.needs_sync(self.settings.current()) {
             return None;
         }
+        let skipping = self.ledger.is_skipping();
         match self.write_batch(task) {
             Ok(written) if written.unproven.is_none() => return Some(written),
             Ok(written) => self.unwrite(written),
             // It will be said by who writes it again.
             Err(_) => {
-                self.ledger.abandon();
+                self.ledger.take_back(skipping);
                 self.undo_failed();
             }
         }
@@ -338,7 +339,7 @@ impl Session {
                 Ok(()) => {}
                 Err(_) if on_fresh_replica => {
                     tried.avoid = self.held.as_ref().map_or(tried.avoid, |held| tried.avoid.with(held.node));
-                    self.take_back_unsent();
+                    self.take_back_unsent(false);
                     return Ok(Ok(None));
                 }
                 Err(error) => return Ok(Err(error)),

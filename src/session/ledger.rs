@@ -331,6 +331,15 @@ impl Ledger {
         self.doubtful_syncs = 0;
     }
 
+    /// Gives up on what was pushed since the last answer, of which the server has seen nothing: it stands as it stood
+    /// then, be it `skipping` or not.
+    pub fn take_back(&mut self, skipping: bool) {
+        while let Some(owed) = self.owed.pop_front() {
+            self.fail(owed);
+        }
+        self.skipping = skipping;
+    }
+
     /// Gives memory back that only a batch of many messages needed.
     pub fn trim(&mut self) {
         self.owed.shrink_to(KEPT_OWED);
@@ -464,6 +473,17 @@ mod tests {
             assert_eq!(verdicts.iter().filter(|&&verdict| verdict == Verdict::Ready).count() + 1, shown, "{answers}");
             assert!(ledger.is_settled() && !ledger.needs_probe());
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_changes_nothing() {
+        let mut ledger = Ledger::default();
+        ledger.push(Owed::Bind);
+        ledger.judge(b'E');
+        ledger.push(Owed::Ready);
+        ledger.take_back(true);
+        ledger.push(Owed::Execute);
+        assert!(ledger.is_settled() && ledger.is_skipping());
     }
 
     #[test]

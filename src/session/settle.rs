@@ -38,6 +38,7 @@ impl Session {
             shift: None,
             parameters_before: Arc::clone(server.applied()),
             sequences_before: server.sequences_of,
+            skipping_before: self.ledger.is_skipping(),
         };
         self.out.clear();
         self.relay.reset();
@@ -90,7 +91,7 @@ impl Session {
 
     /// Takes back what was written of a batch, of which the server has seen nothing.
     pub(super) fn unwrite(&mut self, written: Written) {
-        self.ledger.abandon();
+        self.ledger.take_back(written.skipping_before);
         self.undo_failed();
         self.out.clear();
         if let Some(held) = &mut self.held {
@@ -101,8 +102,8 @@ impl Session {
     }
 
     /// A batch was refused by ourselves while it was written: the server has seen nothing of it.
-    pub(super) fn take_back_unsent(&mut self) {
-        self.ledger.abandon();
+    pub(super) fn take_back_unsent(&mut self, skipping: bool) {
+        self.ledger.take_back(skipping);
         self.undo_failed();
         self.out.clear();
         if let Some(held) = &mut self.held {
@@ -404,6 +405,7 @@ pub(super) struct Written {
     pub(super) shift: Option<Shift>,
     parameters_before: Arc<Params>,
     sequences_before: u64,
+    skipping_before: bool,
 }
 
 /// How a batch with effects ended.

@@ -52,6 +52,15 @@ fn many_syncs(env: &Env) {
     compare(env, "many_syncs", &[], TABLE, &scripts);
 }
 
+/// A statement that the server of a failed batch does not have yet, and would have to prove.
+fn statements_that_are_unknown_where_a_batch_failed() -> Script {
+    let described = [parse("b", "SELECT 'of a replica'"), describe(b'S', "b"), SYNC.to_vec()].concat();
+    let failing = [run("INSERT INTO t VALUES (301, 'p')"), parse("", "SELEKT"), query("")].concat();
+    let skipped = [bind("", "b", &[], 0), execute("", 0), query("")].concat();
+    let turns = vec![turn(&[described], "Z"), turn(&[failing], "E"), turn(&[skipped, SYNC.to_vec()], "Z")];
+    ("a statement of elsewhere where a batch failed", turns)
+}
+
 /// A batch in parts; whatever comes between two of them, the others keep their answers.
 fn parts() -> Vec<Vec<u8>> {
     vec![
@@ -90,6 +99,7 @@ fn errors_and_flushes_at_every_place(env: &Env) {
         }
         scripts.extend(interruptions(place));
     }
+    scripts.push(statements_that_are_unknown_where_a_batch_failed());
     compare(env, "every_place", &[], TABLE, &scripts);
 }
 
