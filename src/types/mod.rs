@@ -1,7 +1,11 @@
 //! Vocabulary without I/O: node ids, positions in a cluster's history, roles, secrets.
 
+mod mutant;
+
 use std::fmt;
 use std::str::FromStr;
+
+pub use mutant::Mutant;
 
 /// A node of a cluster: its index in the cluster's list of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +42,40 @@ impl Role {
 pub enum PoolMode {
     Transaction,
     Session,
+}
+
+/// What a read may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// Any replica within `routing.max_lag`.
+    Eventual,
+    /// Nothing older than `max_staleness`.
+    Bounded,
+    /// The session's own writes, and never back in time.
+    Session,
+    /// All that was committed before the read began, whoever wrote it.
+    Strong,
+    /// Reads go to the primary.
+    Primary,
+}
+
+impl Level {
+    pub const ALL: [Self; 5] = [Self::Eventual, Self::Bounded, Self::Session, Self::Strong, Self::Primary];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Bounded => "bounded",
+            Self::Session => "session",
+            Self::Strong => "strong",
+            Self::Primary => "primary",
+        }
+    }
+
+    /// Whatever its case; `None`: there is no such level.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(name))
+    }
 }
 
 /// A byte offset in the write-ahead log.
