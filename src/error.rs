@@ -43,17 +43,22 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     pub const INTERNAL_ERROR: &str = "XX000";
 }
 
-/// An error of ours, or one we pass on. The client reads `sqlstate`, `message` and `hint`, never the source.
+/// An error of ours, or one we pass on. The client reads `sqlstate`, `message`, `detail` and `hint`, never the source.
 #[derive(Debug)]
 pub struct Error {
     fault: Fault,
     retry: Retry,
     sqlstate: Cow<'static, str>,
     message: String,
+    detail: Option<String>,
     hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -67,6 +72,7 @@ impl Error {
             retry: Retry::Never,
             sqlstate: sqlstate.into(),
             message: message.into(),
+            detail: None,
             hint: None,
             source: None,
         }
@@ -86,6 +92,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// More than the message says, for who wants to know why.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 
@@ -124,6 +137,10 @@ impl Error {
 
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    pub fn detail_text(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     pub fn hint_text(&self) -> Option<&str> {

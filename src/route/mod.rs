@@ -1,13 +1,16 @@
 //! Where a batch goes, and why. Pure: (what it does, how the session stands, [`View`]) to a [`Route`].
 
 mod balance;
+mod needs;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+pub use needs::{Needs, Proof, Standing};
 
 use crate::config::Fallback;
 use crate::sql::{Class, Hint};
 use crate::topology::View;
-use crate::types::NodeId;
+use crate::types::{Level, NodeId, Position};
 
 /// What routing must know about a batch and its session.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,12 @@ pub struct Request {
     pub last_replica: Option<NodeId>,
     /// Nodes that failed for this batch already.
     pub avoid: NodeSet,
+    pub level: Level,
+    pub needs: Needs,
+    /// An answer can be taken back, so a guard may stand in front of it; not again after one has failed.
+    pub guarded: bool,
+    /// For how long the batch may still wait for a replica.
+    pub patience: Duration,
 }
 
 /// Why a session must stay with its server: a pin that is not a statement's effect.
@@ -44,6 +53,14 @@ pub enum Route {
     /// On the server that the session holds.
     Stay(Reason),
     To(NodeId, Reason),
+    /// On a replica, if its server is not too young for the proof.
+    Replica(NodeId, Reason, Proof),
+    /// Decide again once the primary was asked.
+    Ask,
+    /// Decide again when some replica has replayed this much, or patience is over.
+    Wait(Position),
+    /// Decide again when the staleness of the replicas was measured anew.
+    Measure,
     Refuse(Refusal),
 }
 
@@ -56,8 +73,12 @@ pub enum Reason {
     Unknown,
     HintPrimary,
     HintReplica,
+    /// The session's or the statement's level is `primary`.
+    Level,
     SplitOff,
     NoReplica,
+    /// There are replicas, and none has replayed enough.
+    Behind,
     Rescue,
     Transaction,
     Pipeline,
@@ -66,15 +87,17 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Read,
         Self::ReadOnlyTransaction,
         Self::Write,
         Self::Unknown,
         Self::HintPrimary,
         Self::HintReplica,
+        Self::Level,
         Self::SplitOff,
         Self::NoReplica,
+        Self::Behind,
         Self::Rescue,
         Self::Transaction,
         Self::Pipeline,
@@ -90,8 +113,10 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::HintPrimary => "hint_primary",
             Self::HintReplica => "hint_replica",
+            Self::Level => "level",
             Self::SplitOff => "split_off",
             Self::NoReplica => "no_replica",
+            Self::Behind => "behind",
             Self::Rescue => "rescue",
             Self::Transaction => "transaction",
             Self::Pipeline => "pipeline",
@@ -106,6 +131,8 @@ impl Reason {
 pub enum Refusal {
     NoPrimary,
     NoReplica,
+    /// No replica has replayed enough.
+    Behind,
 }
 
 /// A set of nodes of one cluster.
@@ -149,6 +176,7 @@ fn primary_reason(request: &Request) -> Option<Reason> {
         Request { hint: Some(Hint::Primary), .. } => Some(Reason::HintPrimary),
         Request { class: Class::Write, .. } => Some(Reason::Write),
         Request { split: false, .. } => Some(Reason::SplitOff),
+        Request { level: Level::Primary, .. } => Some(Reason::Level),
         Request { class: Class::Read, .. } | Request { hint: Some(Hint::Replica), .. } => None,
         Request { class: Class::Unknown, .. } => Some(Reason::Unknown),
     }
@@ -161,20 +189,64 @@ fn to_primary(request: &Request, view: &View, reason: Reason) -> Route {
     }
 }
 
+/// A replica that serves, or else what may make one serve, or else the primary.
+///
+/// A replica that will serve soon goes before a primary that could answer now: offloading the primary is what replicas
+/// are for, and a session that has just written is mostly let wait for less than a millisecond. How long at most is the
+/// operator's choice, `causal_wait`; a replica that is not expected to be there by then is not waited for at all.
 fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(usize) -> usize) -> Route {
     let reason = match request {
         Request { begins_read_only: true, .. } => Reason::ReadOnlyTransaction,
         Request { class: Class::Unknown, .. } => Reason::HintReplica,
         _ => Reason::Read,
     };
-    match balance::choose(view, request.avoid, request.last_replica, now, random) {
-        Some(node) => Route::To(node, reason),
-        None if request.fallback == Fallback::Primary => match to_primary(request, view, Reason::NoReplica) {
-            Route::Refuse(_) => Route::Refuse(Refusal::NoReplica),
-            route => route,
-        },
-        None => Route::Refuse(Refusal::NoReplica),
+    let candidates = || view.eligible().filter(|node| !request.avoid.contains(node.id));
+    let standings = || candidates().map(|node| (node, request.needs.standing(node, now)));
+    let serving = |expected: bool| {
+        standings().filter_map(move |(node, standing)| match standing {
+            Standing::Serves(Proof::Expected) if !expected => None,
+            Standing::Serves(proof) => Some((node, proof)),
+            _ => None,
+        })
+    };
+    let mut choose = {
+        let mut random = random;
+        move |expected: bool| balance::choose(|| serving(expected), request.last_replica, now, &mut random)
+    };
+    if let Some((node, proof)) = choose(false) {
+        return Route::Replica(node, reason, proof);
     }
+    if request.guarded
+        && let Some((node, proof)) = choose(true)
+    {
+        return Route::Replica(node, reason, proof);
+    }
+    let mut expected = Vec::new();
+    let (mut unknown, mut stale) = (false, false);
+    for (_, standing) in standings() {
+        match standing {
+            Standing::Unknown => unknown = true,
+            Standing::Stale => stale = true,
+            Standing::Serves(_) => expected.push(Duration::ZERO),
+            Standing::Behind(wait) => expected.extend(wait),
+        }
+    }
+    let may_fall_back = request.fallback == Fallback::Primary && to_primary(request, view, Reason::Behind) != Route::Refuse(Refusal::NoPrimary);
+    let soon = expected.into_iter().min().is_some_and(|wait| wait <= request.patience);
+    match request.needs.position {
+        _ if request.patience.is_zero() => {}
+        _ if unknown => return Route::Ask,
+        _ if stale => return Route::Measure,
+        // Where nobody else can serve, even a replica that does not move is waited for.
+        Some(position) if soon || !may_fall_back && candidates().next().is_some() => return Route::Wait(position),
+        _ => {}
+    }
+    let (reason, refusal) = if candidates().next().is_some() {
+        (Reason::Behind, Refusal::Behind)
+    } else {
+        (Reason::NoReplica, Refusal::NoReplica)
+    };
+    if may_fall_back { to_primary(request, view, reason) } else { Route::Refuse(refusal) }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::replication::{Link, Opened};
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, SeatGuard, Shared, Worker};
-use super::{Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
+use super::{Causality, Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -340,6 +340,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
+            causality: Causality::default(),
             cluster: self.cluster,
             pools: self.pools,
             registration: self.registration,

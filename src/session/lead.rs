@@ -6,18 +6,19 @@ use bytes::Buf;
 
 use super::batch::End;
 use super::exchange::Outcome;
+use super::meet::Quest;
 use super::rescue::Cause;
 use super::settle::Written;
 use super::survey::{Survey, Work, databases};
-use super::watch::{Reruns, Watch};
+use super::watch::{Guard, Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
 use crate::config::Fallback;
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::pool::{Attempt, Lease};
-use crate::route::{NodeSet, Reason, Refusal, Request, Route, Stay, route};
+use crate::route::{NodeSet, Proof, Reason, Refusal, Request, Route, Stay, route};
 use crate::sql::{Class, Effects};
-use crate::types::{NodeId, PoolMode};
+use crate::types::{Level, NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Target, tag};
@@ -79,13 +80,17 @@ impl Session {
     /// then.
     pub(super) async fn lead(&mut self, task: Task) -> Result<Result<()>, Ended> {
         let mut tried = Tried::default();
+        let mut quest = Quest::new(self.consistency(&task.survey), task.survey.after());
+        if let Err(error) = self.check_history(&quest) {
+            return Ok(Err(error));
+        }
         loop {
-            let reason = match self.find_server(&task, &mut tried).await {
+            let reason = match self.find_server(&task, &mut tried, &mut quest).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => continue,
                 Err(error) => return Ok(Err(error)),
             };
-            match self.try_once(&task, reason, &mut tried).await? {
+            match self.try_once(&task, reason, &mut tried, &mut quest).await? {
                 Ok(Try::Done) => return Ok(Ok(())),
                 Ok(Try::Again) => {}
                 Err(error) => return Ok(Err(error)),
@@ -93,36 +98,63 @@ impl Session {
         }
     }
 
-    /// Routes the batch and makes sure that the session holds the server. `None`: that node does not do, try another.
-    async fn find_server(&mut self, task: &Task, tried: &mut Tried) -> Result<Option<Reason>> {
-        let (route, on_replica) = self.route(&task.survey, *tried);
-        match route {
-            Route::Refuse(refusal) => Err(self.refusal(refusal)),
+    /// Routes the batch and makes sure that the session holds the server. `None`: decide again, with what is known now.
+    async fn find_server(&mut self, task: &Task, tried: &mut Tried, quest: &mut Quest) -> Result<Option<Reason>> {
+        let route = self.route(&task.survey, *tried, quest);
+        let (node, reason, proof) = match route {
+            Route::Refuse(refusal) => return Err(self.refusal(refusal, quest)),
             Route::Stay(reason) => {
                 tried.server = Leased::Before;
-                self.check_lasting_effects(&task.survey).map(|()| Some(reason))
+                self.check_lasting_effects(&task.survey)?;
+                self.prove_held(task, quest).await?;
+                return Ok(Some(reason));
             }
-            Route::To(node, reason) => match self.obtain(node, on_replica, task.survey.effects).await {
-                Ok(()) => {
-                    tried.server = if on_replica { Leased::NowAsReplica } else { Leased::Now };
-                    Ok(Some(reason))
-                }
-                Err(error) if on_replica && error.retry() == Retry::Elsewhere => {
-                    tried.avoid = tried.avoid.with(node);
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            },
+            Route::Ask | Route::Wait(_) | Route::Measure => {
+                Box::pin(self.pursue(route, quest)).await?;
+                return Ok(None);
+            }
+            Route::To(node, reason) => (node, reason, None),
+            Route::Replica(node, reason, proof) => (node, reason, Some(proof)),
+        };
+        match (self.obtain(node, proof.is_some(), task.survey.effects).await, proof) {
+            (Ok(()), None) => tried.server = Leased::Now,
+            (Ok(()), Some(proof)) => {
+                tried.server = Leased::NowAsReplica;
+                return Ok(self.take_proof(proof, quest)?.then_some(reason));
+            }
+            (Err(error), Some(_)) if error.retry() == Retry::Elsewhere => {
+                tried.avoid = tried.avoid.with(node);
+                return Ok(None);
+            }
+            (Err(error), _) => return Err(error),
+        }
+        Ok(Some(reason))
+    }
+
+    /// False: the server of the replica just leased is too young for the proof.
+    fn take_proof(&mut self, proof: Proof, quest: &mut Quest) -> Result<bool> {
+        let guard = self.guard_for(proof, quest);
+        match (guard, &mut self.held) {
+            (Ok(Some(guard)), Some(held)) => {
+                held.guard = guard;
+                Ok(true)
+            }
+            (guard, _) => {
+                self.release_if_free();
+                guard.map(|_| false)
+            }
         }
     }
 
-    fn route(&self, survey: &Survey, tried: Tried) -> (Route, bool) {
+    fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
+        if quest.consistency.level == Level::Session && self.held.is_none() {
+            self.resolve_for_nothing();
+        }
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();
-        // Of what it has just made, the session's reads must know what it is, and find it where they go.
+        // Of what it has just made, the session's reads must know what it is.
         let unknown = self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at));
-        let behind = self.ddl_at.into_iter().flat_map(|at| view.not_covering(at));
         let request = Request {
             class: if serializable || unknown { Class::Write } else { survey.class },
             hint: survey.hint,
@@ -132,11 +164,14 @@ impl Session {
             rescued: tried.rescued,
             fallback: settings.fallback,
             last_replica: self.last_replica,
-            avoid: behind.fold(tried.avoid, NodeSet::with),
+            avoid: tried.avoid,
+            level: quest.consistency.level,
+            needs: self.needs(quest),
+            guarded: !quest.guard_failed,
+            patience: quest.patience(),
         };
-        let route = route(&request, &view, self.worker.now(), |below| fastrand::usize(..below));
-        let on_replica = matches!(route, Route::To(node, _) if view.primary != Some(node));
-        (route, on_replica)
+        let now = if request.needs.is_nothing() { self.worker.now() } else { Instant::now() };
+        route(&request, &view, now, |below| fastrand::usize(..below))
     }
 
     fn stay(&self) -> Option<Stay> {
@@ -152,9 +187,10 @@ impl Session {
         })
     }
 
-    fn refusal(&self, refusal: Refusal) -> Error {
+    fn refusal(&self, refusal: Refusal, quest: &Quest) -> Error {
         let cluster = &self.cluster.config.name;
         let (message, hint) = match refusal {
+            Refusal::Behind => return self.unmet(&self.cluster.topology.view(), &self.needs(quest), quest),
             Refusal::NoPrimary => (
                 format!("cluster {cluster:?} has no primary to write to"),
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
@@ -197,7 +233,7 @@ impl Session {
             self.last_replica = Some(node);
         }
         self.held =
-            Some(Held { lease, node, on_replica, unnamed_here: false, cancelled: false, own_names: Vec::new() });
+            Some(Held { lease, node, on_replica, proven: false, guard: None, unnamed_here: false, cancelled: false, own_names: Vec::new() });
         Ok(())
     }
 
@@ -233,7 +269,13 @@ impl Session {
     }
 
     /// One try on the server that is held.
-    async fn try_once(&mut self, task: &Task, reason: Reason, tried: &mut Tried) -> Result<Result<Try>, Ended> {
+    async fn try_once(
+        &mut self,
+        task: &Task,
+        reason: Reason,
+        tried: &mut Tried,
+        quest: &mut Quest,
+    ) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
         self.ends_at_flush =
@@ -265,11 +307,15 @@ impl Session {
         };
         let mut watch = Watch::new(reruns, task.is_open(), skipped);
         watch.shift = written.shift;
+        watch.guard = self.held.as_mut().and_then(|held| held.guard.take()).map(|floor| Guard { floor, found: None });
         let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
         watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {
+                if survey.work == Work::Run {
+                    self.note_seen(quest);
+                }
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
@@ -286,6 +332,7 @@ impl Session {
                     // Before what the batch has defined is taken back.
                     self.retire_statements(task.bytes, true);
                 }
+                quest.guard_failed |= watch.refused() == Some(Cause::Behind);
                 self.learn_from_refusal(&survey, &watch, tried);
                 Ok(Ok(Try::Again))
             }
@@ -376,13 +423,13 @@ impl Session {
         }
         tried.rescued |= cause.needs_primary();
         tried.renewed |= cause == Cause::StalePlan;
-        if cause != Cause::StalePlan {
+        if !matches!(cause, Cause::StalePlan | Cause::Behind) {
             tried.avoid = tried.avoid.with(held.node);
         }
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan => {}
+            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan | Cause::Behind => {}
         }
         self.give_back(held, watch.server_gone);
     }

@@ -34,6 +34,8 @@ pub enum Owed {
     Prepare { statement: Arc<Statement>, undo: Option<Undo> },
     /// The same for a Query of ours that the client does not see.
     Hidden,
+    /// FunctionCallResponse, then ReadyForQuery: how far a replica has replayed, asked in front of a read.
+    Guard,
     /// Nothing: the client has ended what it copies in.
     CopyEnd,
     /// For a Close and a Sync of ours that show where the answers to the client's Syncs end: CloseComplete, then
@@ -53,6 +55,8 @@ pub enum Verdict {
     Ready,
     /// An ErrorResponse to something that the client did not send.
     HiddenError,
+    /// What a [guard](Owed::Guard) found.
+    Guard,
     /// An ErrorResponse to nothing at all: the server ends by itself. Whether the client reads it is the session's choice.
     Farewell,
     /// CopyInResponse: the client speaks next, to a Query (which then ends by itself) or up to a Sync.
@@ -115,6 +119,11 @@ impl Ledger {
         matches!(self.owed.front(), Some(Owed::Hidden))
     }
 
+    /// What the server answers is how far it has replayed.
+    pub fn is_guard(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed::Guard))
+    }
+
     /// True while the server ignores messages until a Sync.
     pub fn is_skipping(&self) -> bool {
         self.skipping
@@ -157,13 +166,14 @@ impl Ledger {
         match tag {
             // Of a question of ours, only its end and its failure matter here.
             b'1' | b'2' | b'3' if self.is_hidden() => Verdict::Drop,
+            b'V' if self.is_guard() => Verdict::Guard,
             b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
             b'C' | b'I' | b's' => self.executed(),
             b'1' | b'2' | b'3' => self.completed(tag),
             b'Z' => self.ready(),
             b'E' => self.error(),
-            b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden)) => Verdict::Drop,
+            b'N' | b'S' if matches!(self.owed.front(), Some(Owed::Hidden | Owed::Guard)) => Verdict::Drop,
             b'A' | b'N' | b'S' => Verdict::Pass,
             b'G' => self.copy_in(),
             _ => Verdict::Violation,
@@ -250,7 +260,7 @@ impl Ledger {
             return Verdict::Ready;
         }
         match self.owed.pop_front() {
-            Some(Owed::Hidden | Owed::HiddenReady) => Verdict::Drop,
+            Some(Owed::Hidden | Owed::HiddenReady | Owed::Guard) => Verdict::Drop,
             Some(Owed::Probe { closed: true }) => {
                 self.doubtful_syncs = 0;
                 Verdict::Drop
@@ -278,7 +288,7 @@ impl Ledger {
 
     fn error(&mut self) -> Verdict {
         match self.owed.front_mut() {
-            Some(Owed::Hidden) => return Verdict::HiddenError,
+            Some(Owed::Hidden | Owed::Guard) => return Verdict::HiddenError,
             None => return Verdict::Farewell,
             // ReadyForQuery follows.
             Some(Owed::Query) => return Verdict::Pass,

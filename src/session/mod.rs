@@ -8,11 +8,13 @@ mod audit;
 mod batch;
 mod buffers;
 pub mod cancel;
+mod causality;
 pub mod cluster;
 mod exchange;
 mod handshake;
 mod lead;
 mod ledger;
+mod meet;
 mod outbound;
 mod pins;
 mod relay;
@@ -39,6 +41,7 @@ use bytes::{Buf, BytesMut};
 use self::batch::{Bounds, Collector, End};
 use self::buffers::Buffers;
 use self::cancel::Registration;
+use self::causality::Causality;
 use self::cluster::Cluster;
 use self::lead::Task;
 use self::ledger::Ledger;
@@ -58,7 +61,7 @@ use crate::pool::Lease;
 use crate::pool::set::PoolSet;
 use crate::sql::{self, Classified};
 use crate::topology::Facts;
-use crate::types::{NodeId, PoolMode};
+use crate::types::{Lsn, NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Target, tag};
@@ -96,6 +99,10 @@ struct Held {
     node: NodeId,
     /// It was leased as a replica: nothing that outlives a transaction may be done on it.
     on_replica: bool,
+    /// It had all that the session had seen when it was leased.
+    proven: bool,
+    /// What it must have replayed: to be asked in front of the batch.
+    guard: Option<Lsn>,
     /// Its unnamed statement is the client's; it has none if the client has none.
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
@@ -143,6 +150,7 @@ struct Session {
     /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
     ends_at_flush: bool,
     last_replica: Option<NodeId>,
+    causality: Causality,
 }
 
 /// Why a session ends.

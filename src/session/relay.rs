@@ -31,6 +31,8 @@ pub trait Observer {
     fn error(&mut self, fields: &ErrorFields<'_>) -> bool;
     /// The body of an error as the client should read it; `None`: as it is.
     fn reworded(&self, body: &[u8]) -> Option<Vec<u8>>;
+    /// A guard's answer. False: what follows it must be kept from the client.
+    fn guard(&mut self, body: &[u8]) -> bool;
     /// An ErrorResponse to something of ours.
     fn hidden_error(&mut self, fields: &ErrorFields<'_>);
     /// A `DataRow` of something of ours.
@@ -152,6 +154,7 @@ impl Relay {
             };
             let looked_into = looks_into(header.tag)
                 || header.tag == b'D' && ledger.is_hidden()
+                || header.tag == b'V' && ledger.is_guard()
                 || header.tag == b'T' && ledger.describes();
             if looked_into && rest.len() < header.frame_bytes.min(LOOKED_AT_BYTES) {
                 return Ok(());
@@ -201,13 +204,14 @@ impl Relay {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));
             }
+            (_, Verdict::Guard) => self.muted |= !observer.guard(body()),
             (_, Verdict::Farewell) => observer.farewell(&error_fields(body())),
             (b'E', _) => self.muted |= observer.error(&error_fields(body())),
             (_, Verdict::CopyIn { simple }) => observer.copy_in(simple),
             _ => {}
         }
         let visible = match verdict {
-            Verdict::Drop | Verdict::HiddenError | Verdict::Farewell => false,
+            Verdict::Drop | Verdict::HiddenError | Verdict::Guard | Verdict::Farewell => false,
             Verdict::Ready => !observer.withholds_ready(),
             _ => true,
         };

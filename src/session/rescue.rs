@@ -19,11 +19,21 @@ pub enum Cause {
     Missing,
     /// It cannot run a prepared statement whose result has changed since.
     StalePlan,
+    /// It has not replayed what the session must see.
+    Behind,
 }
 
 impl Cause {
-    pub const ALL: [Self; 7] =
-        [Self::ReadOnly, Self::Conflict, Self::Shutdown, Self::Lost, Self::Parameters, Self::Missing, Self::StalePlan];
+    pub const ALL: [Self; 8] = [
+        Self::ReadOnly,
+        Self::Conflict,
+        Self::Shutdown,
+        Self::Lost,
+        Self::Parameters,
+        Self::Missing,
+        Self::StalePlan,
+        Self::Behind,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,6 +44,7 @@ impl Cause {
             Self::Parameters => "parameters",
             Self::Missing => "missing_object",
             Self::StalePlan => "stale_plan",
+            Self::Behind => "behind",
         }
     }
 

@@ -22,7 +22,7 @@ use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::{TransactionStatus, put_ready};
 use crate::wire::frame::header;
-use crate::wire::frontend::{put_query, tag};
+use crate::wire::frontend::{ASK_REPLAYED, put_query, tag};
 
 impl Session {
     /// Writes what the held server must get for the batch, after what brings it to the session's parameters.
@@ -42,6 +42,10 @@ impl Session {
         };
         self.out.clear();
         self.relay.reset();
+        if held.guard.is_some() {
+            self.out.stage(&self.client.input).extend_from_slice(ASK_REPLAYED);
+            self.ledger.push(Owed::Guard);
+        }
         if server.status == TransactionStatus::Idle && !self.pipeline_open {
             let queries = server.put_sync(self.settings.current(), self.out.stage(&self.client.input));
             for _ in 0..queries {

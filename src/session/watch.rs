@@ -7,7 +7,8 @@ use super::settings::{Setting, Settings};
 use super::statements::ClientStatements;
 use crate::backend::params::Reported;
 use crate::error::{Error, Fault};
-use crate::wire::backend::{ErrorFields, TransactionStatus, data_row};
+use crate::types::{Lsn, Mutant};
+use crate::wire::backend::{ErrorFields, TransactionStatus, data_row, replayed};
 use crate::wire::frontend::tag;
 
 /// Whether a batch may run again, while the client has seen nothing of its answer.
@@ -85,9 +86,19 @@ pub struct Watch {
     pub changes: Changes,
     /// Before the client goes on it must hear of parameters that the batch alone does not tell.
     pub withholds_ready: bool,
+    /// What the replica must have replayed before the batch reads there.
+    pub guard: Option<Guard>,
     /// How the batch's text was changed on its way.
     pub shift: Option<Shift>,
     pub received_bytes: u64,
+}
+
+/// A question in front of a read: has the replica replayed this much?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    pub floor: Lsn,
+    /// What it answered.
+    pub found: Option<Lsn>,
 }
 
 /// What a server answered to a question of ours.
@@ -242,6 +253,15 @@ impl Observer for Observed<'_> {
             watch.error.get_or_insert(fields.sqlstate);
         }
         watch.refused().is_some()
+    }
+
+    fn guard(&mut self, body: &[u8]) -> bool {
+        let Some(guard) = &mut self.watch.guard else { return true };
+        guard.found = replayed(body);
+        if guard.found < Some(guard.floor) && !Mutant::BlindGuard.is_on() {
+            self.watch.refuse(Some(Cause::Behind));
+        }
+        self.watch.refused().is_none()
     }
 
     fn withholds_ready(&self) -> bool {

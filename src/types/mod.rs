@@ -122,8 +122,8 @@ impl FromStr for Lsn {
     }
 }
 
-/// A point in a cluster's history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A point in a cluster's history. Of one system, the later of two is the greater, as long as both are in its history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     pub system: u64,
     pub timeline: u32,

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::frame::{put, take_cstr};
 use crate::error::Error;
+use crate::types::Lsn;
 
 /// [ParseComplete](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-PARSECOMPLETE), a whole frame.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
@@ -73,28 +74,19 @@ pub enum Authentication<'a> {
     Other(u32),
 }
 
-/// Appends an `ErrorResponse` with the fields S, V, C, M and, where there is one, H.
+/// Appends an `ErrorResponse` with the fields S, V, C, M and, where there are any, D and H.
 pub fn put_error(out: &mut Vec<u8>, severity: Severity, error: &Error) {
-    let hint = error.hint_text().map(|hint| (b'H', hint));
-    put_fields(out, b'E', severity, error.sqlstate(), error.message(), hint);
-}
-
-/// Appends a `NoticeResponse`.
-pub fn put_notice(out: &mut Vec<u8>, severity: Severity, sqlstate: &str, message: &str, detail: Option<&str>) {
-    put_fields(out, b'N', severity, sqlstate, message, detail.map(|detail| (b'D', detail)));
-}
-
-fn put_fields(
-    out: &mut Vec<u8>,
-    tag: u8,
-    severity: Severity,
-    sqlstate: &str,
-    message: &str,
-    extra: Option<(u8, &str)>,
-) {
-    let fields = [(b'S', severity.as_str()), (b'V', severity.as_str()), (b'C', sqlstate), (b'M', message)];
-    put(out, tag, |body| {
-        for (field, text) in fields.into_iter().chain(extra) {
+    let severity = severity.as_str();
+    let fields = [
+        (b'S', Some(severity)),
+        (b'V', Some(severity)),
+        (b'C', Some(error.sqlstate())),
+        (b'M', Some(error.message())),
+        (b'D', error.detail_text()),
+        (b'H', error.hint_text()),
+    ];
+    put(out, b'E', |body| {
+        for (field, text) in fields.into_iter().filter_map(|(field, text)| Some((field, text?))) {
             body.push(field);
             put_cstr(body, text.as_bytes());
         }
@@ -250,6 +242,13 @@ pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
         });
     }
     Some(values)
+}
+
+/// The body of a FunctionCallResponse to [`ASK_REPLAYED`](super::frontend::ASK_REPLAYED); `None`: it says nothing of use.
+pub fn replayed(body: &[u8]) -> Option<Lsn> {
+    let (length, lsn) = body.split_first_chunk::<4>()?;
+    let lsn = <[u8; 8]>::try_from(lsn).ok().filter(|_| *length == 8_i32.to_be_bytes())?;
+    Some(Lsn(u64::from_be_bytes(lsn)))
 }
 
 /// The transaction status in a ReadyForQuery.

@@ -23,6 +23,10 @@ pub mod tag {
 }
 
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
+
+/// FunctionCall of `pg_last_wal_replay_lsn()`, whose oid is 3821 in every version, with a binary answer. It takes a
+/// server a third of the time of a Query, and leaves its unnamed statement alone.
+pub const ASK_REPLAYED: &[u8] = b"F\0\0\0\x0e\0\0\x0e\xed\0\0\0\0\0\x01";
 pub const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 fn truncated(message: &str) -> Error {

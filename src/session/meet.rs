@@ -1,0 +1,267 @@
+//! Makes a read see what its level promises: asks for positions, waits for replicas, and says what could not be met.
+
+use std::time::{Duration, Instant};
+
+use super::causality::Seen;
+use super::lead::Task;
+use super::{Ended, Session};
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::route::{Needs, Proof, Route, Standing};
+use crate::topology::{Holds, NodeView, View};
+use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, Position};
+use crate::wire::backend::TransactionStatus;
+
+/// What a batch may see, and what was done so far to find a replica that shows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quest {
+    pub(super) consistency: Consistency,
+    /// The client's wish for this batch alone.
+    after: Option<Position>,
+    arrived: Instant,
+    /// What a strong read has asked for.
+    asked: Option<Position>,
+    /// The session's own replica has only servers that are too young to prove anything.
+    not_own: bool,
+    pub(super) guard_failed: bool,
+    /// Nothing is to be waited for any more.
+    gave_up: bool,
+}
+
+impl Quest {
+    pub(super) fn new(consistency: Consistency, after: Option<Position>) -> Self {
+        Self {
+            consistency,
+            after,
+            arrived: Instant::now(),
+            asked: None,
+            not_own: false,
+            guard_failed: false,
+            gave_up: false,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.arrived + self.consistency.causal_wait
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(Instant::now()) }
+    }
+}
+
+impl Session {
+    pub(super) fn needs(&self, quest: &Quest) -> Needs {
+        let Consistency { level, max_staleness, .. } = quest.consistency;
+        let mut needs = self.causality.needs(level, max_staleness, quest.arrived, quest.asked);
+        needs.position = needs.position.max(quest.after);
+        if quest.not_own {
+            needs.own = None;
+        }
+        needs
+    }
+
+    /// Replaces what the session has seen by a position, where one is known already: then any replica that has reached
+    /// it will do, and the session need not stay where it is.
+    pub(super) fn resolve_for_nothing(&mut self) {
+        let Some(seen) = self.causality.seen() else { return };
+        let is_old = seen.at() < self.worker.now();
+        let sample = match seen {
+            // Its own replica answers without a proof; only after a pause it is free to choose again.
+            Seen::Replica { node, at } if is_old => self.cluster.topology.sample_of(node, at),
+            Seen::Replica { .. } => None,
+            Seen::Primary { at, .. } | Seen::Unproven { at } => self.cluster.topology.primary_position(at),
+        };
+        if let Some(sample) = sample {
+            self.causality.resolve(sample.position);
+        }
+    }
+
+    /// Does what a [`Route`] asks for before it can be decided.
+    pub(super) async fn pursue(&mut self, route: Route, quest: &mut Quest) -> Result<()> {
+        let deadline = tokio::time::Instant::from_std(quest.deadline());
+        match route {
+            Route::Ask => {
+                let mut since = self.needs(quest).unknown_since.unwrap_or(quest.arrived);
+                if Mutant::OldStrong.is_on() {
+                    since = since.checked_sub(Duration::from_secs(60)).unwrap_or(since);
+                }
+                match self.patiently(self.cluster.topology.ask_primary(since), deadline).await? {
+                    Some(Ok(sample)) if quest.consistency.level == Level::Strong => quest.asked = Some(sample.position),
+                    Some(Ok(sample)) => self.causality.resolve(sample.position),
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "the primary's position could not be learned");
+                        quest.gave_up = true;
+                    }
+                    None => quest.gave_up = true,
+                }
+            }
+            Route::Wait(position) => {
+                let view = self.cluster.topology.view().clone();
+                let nodes: Vec<NodeId> = view.eligible().map(|node| node.id).collect();
+                let arrival = self.cluster.topology.wait_for_replay(position, &nodes, deadline);
+                quest.gave_up |= self.patiently(arrival, deadline).await?.flatten().is_none();
+            }
+            Route::Measure => {
+                self.patiently(self.cluster.topology.refresh_staleness(deadline), deadline).await?;
+                quest.gave_up = true;
+            }
+            Route::Stay(_) | Route::To(..) | Route::Replica(..) | Route::Refuse(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Waits no longer than until `deadline` (`None`), or until the client cancels.
+    async fn patiently<T>(&self, work: impl Future<Output = T>, deadline: tokio::time::Instant) -> Result<Option<T>> {
+        let slot = &self.registration.slot;
+        slot.waits();
+        let done = tokio::select! {
+            done = tokio::time::timeout_at(deadline, work) => Ok(done.ok()),
+            error = slot.cancelled_while_waiting() => Err(error),
+        };
+        slot.is_done();
+        done
+    }
+
+    /// Whether the server just leased is one that the proof holds for, and what a guard on it must find.
+    ///
+    /// `None`: it is not, and what the session needs must be learned.
+    ///
+    /// # Errors
+    /// What the session has seen may be lost.
+    pub(super) fn guard_for(&mut self, proof: Proof, quest: &mut Quest) -> Result<Option<Option<Lsn>>> {
+        let Some(connected_at) = self.held.as_ref().map(|held| held.lease.connected_at()) else { return Ok(None) };
+        let needs = self.needs(quest);
+        match proof {
+            Proof::Needless => Ok(Some(None)),
+            Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Some(None)),
+            Proof::Own(_) => {
+                quest.not_own = true;
+                let timeline = self.causality.timeline();
+                if self.cluster.topology.view().epoch.is_some_and(|epoch| timeline < epoch.timeline) {
+                    self.causality.forget();
+                    return Err(lost(&format!("the replica that it read on timeline {timeline} has restarted since")));
+                }
+                Ok(None)
+            }
+            Proof::Sample(_) | Proof::Expected => Ok(Some(needs.position.map(|position| position.lsn))),
+        }
+    }
+
+    /// In a transaction on a replica, a read that needs more than that the session has read there: it waits there.
+    pub(super) async fn prove_held(&mut self, task: &Task, quest: &mut Quest) -> Result<()> {
+        let Some(node) = self.held.as_ref().filter(|held| held.on_replica).map(|held| held.node) else { return Ok(()) };
+        let reads = task.survey.reads_data() && self.status() == TransactionStatus::InTransaction;
+        if !reads || self.pipeline_open {
+            return Ok(());
+        }
+        loop {
+            let view = self.cluster.topology.view().clone();
+            let needs = self.needs(quest);
+            let standing = view.node(node).map(|node| needs.standing(node, Instant::now()));
+            let route = match standing {
+                Some(Standing::Serves(proof)) if proof != Proof::Expected => return Ok(()),
+                _ if quest.patience().is_zero() => return Err(self.unmet(&view, &needs, quest)),
+                Some(Standing::Unknown) => Route::Ask,
+                Some(Standing::Stale) => Route::Measure,
+                _ => match needs.position {
+                    Some(position) => Route::Wait(position),
+                    None => return Ok(()),
+                },
+            };
+            Box::pin(self.pursue(route, quest)).await?;
+        }
+    }
+
+    /// Notes whose state the client has seen with a batch that has been answered.
+    pub(super) fn note_seen(&mut self, quest: &Quest) {
+        let Some(held) = &self.held else { return };
+        let now = Instant::now();
+        let timeline = self.cluster.topology.view().epoch.map_or(0, |epoch| epoch.timeline);
+        if held.on_replica {
+            let proven = quest.consistency.level >= Level::Session || held.proven;
+            self.causality.read_on_replica(held.node, timeline, proven, now);
+        } else {
+            self.causality.ran_on_primary(held.node, timeline, now);
+        }
+    }
+
+    /// What the session has seen must be in the history of the primary that is accepted now. It is said once if it is
+    /// not, or if nobody can know.
+    pub(super) fn check_history(&mut self, quest: &Quest) -> Result<()> {
+        let view = self.cluster.topology.view();
+        let Some(epoch) = view.epoch.filter(|_| quest.consistency.level >= Level::Session) else { return Ok(()) };
+        let timeline = self.causality.timeline();
+        if let Some(seen) = self.causality.seen().filter(|_| timeline < epoch.timeline) {
+            let sample = seen.node().and_then(|node| self.cluster.topology.sample_of(node, seen.at()));
+            match sample.map(|sample| sample.position).filter(|position| position.timeline < epoch.timeline) {
+                Some(position) => self.causality.resolve(position),
+                // It was promoted, or follows the one that was.
+                None if seen.node().and_then(|node| view.node(node)).is_some_and(|node| continues(&view, node)) => {}
+                None => {
+                    self.causality.forget();
+                    return Err(lost(&format!(
+                        "the primary of timeline {timeline} was replaced before its last position was learned"
+                    )));
+                }
+            }
+        }
+        let Some(position) = self.causality.floor() else { return Ok(()) };
+        let why = match view.history.holds(position) {
+            Holds::Yes | Holds::Future | Holds::OtherSystem => return Ok(()),
+            Holds::Lost { forked_at } => format!(
+                "it reached {} on timeline {}, which timeline {} left at {forked_at}",
+                position.lsn, position.timeline, epoch.timeline
+            ),
+            Holds::Unknown => format!(
+                "it reached {} on timeline {}, and where timeline {} left that is not known",
+                position.lsn, position.timeline, epoch.timeline
+            ),
+        };
+        self.causality.forget();
+        Err(lost(&why))
+    }
+
+    /// Nobody can serve a read as promised.
+    pub(super) fn unmet(&self, view: &View, needs: &Needs, quest: &Quest) -> Error {
+        let Consistency { level, max_staleness, causal_wait } = quest.consistency;
+        let now = Instant::now();
+        let needed = match (needs.position, needs.covered_since) {
+            (Some(position), _) => format!("position {} of timeline {}", position.lsn, position.timeline),
+            (None, Some(_)) => format!("a staleness of at most {max_staleness:?}"),
+            (None, None) => "a position of the primary that could not be learned".to_owned(),
+        };
+        let nodes: Vec<_> = view.nodes.iter().map(|node| describe(view, node, now)).collect();
+        let message = format!(
+            "no node of cluster {:?} can serve a read at level {:?} now: it needs {needed}",
+            self.cluster.config.name,
+            level.as_str()
+        );
+        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(format!(
+            "Raise causeway.causal_wait ({causal_wait:?}), lower causeway.consistency for this read, or set \
+             routing.fallback = \"primary\"."
+        ))
+    }
+}
+
+/// The node leads the accepted history, or replays it.
+fn continues(view: &View, node: &NodeView) -> bool {
+    view.primary == Some(node.id) || node.eligible.is_ok()
+}
+
+fn describe(view: &View, node: &NodeView, now: Instant) -> String {
+    let name = &node.name;
+    let at = node.progress.latest().map_or_else(|| "an unknown position".to_owned(), |s| s.position.lsn.to_string());
+    let age = node.staleness_at(now).map_or_else(|| "unknown".to_owned(), |age| format!("{age:.1?}"));
+    match node.eligible {
+        _ if view.primary == Some(node.id) => format!("{name} is the primary, at {at}"),
+        Ok(()) => format!("{name} has replayed {at}, staleness {age}"),
+        Err(why) => format!("{name} serves no reads ({}), at {at}, staleness {age}", why.as_str()),
+    }
+}
+
+fn lost(why: &str) -> Error {
+    let message = "what this session wrote or read last may have been lost in a failover";
+    Error::new(Fault::Node, sqlstate::SERIALIZATION_FAILURE, message)
+        .detail(why.to_owned())
+        .hint("This is said once: check what you need, and go on.")
+}
