@@ -34,6 +34,9 @@ pub mod sqlstate {
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const INVALID_AUTHORIZATION: &str = "28000";
     pub const INVALID_PASSWORD: &str = "28P01";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
+    pub const UNDEFINED_OBJECT: &str = "42704";
     pub const INVALID_STATEMENT_NAME: &str = "26000";
     pub const DUPLICATE_STATEMENT: &str = "42P05";
     pub const INVALID_CATALOG_NAME: &str = "3D000";

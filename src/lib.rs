@@ -7,7 +7,7 @@
 //! | layer | module | what lives there |
 //! |---|---|---|
 //! | 1 | [`error`] | whose fault, which SQLSTATE, may we retry, what the client may read |
-//! | 2 | [`types`] | ids, `Lsn`, `Position`, `Role`, `Secret`: vocabulary, no I/O |
+//! | 2 | [`types`] | ids, `Position` and its token, `Role`, `Level`, our own settings: vocabulary, no I/O |
 //! | 3 | [`metrics`] | a struct of handles that is passed in; labels are closed enums |
 //! | 4 | [`config`] | raw (serde), then validated once into an immutable `Config` |
 //! | 5 | [`wire`] | length-checked frames, and the few messages that we look into |
