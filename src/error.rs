@@ -46,10 +46,7 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
-    pub const INVALID_PARAMETER_VALUE: &str = "22023";
     pub const SERIALIZATION_FAILURE: &str = "40001";
-    pub const UNDEFINED_OBJECT: &str = "42704";
-    pub const CANT_CHANGE_RUNTIME_PARAM: &str = "55P02";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     pub const INTERNAL_ERROR: &str = "XX000";
 }

@@ -12,7 +12,7 @@ use super::settings::{Setting, Settings};
 use super::{Ended, Session};
 use crate::backend::params::{Params, put_literal};
 use crate::sql::Effects;
-use crate::types::PoolMode;
+use crate::types::{OwnSetting, PoolMode};
 use crate::wire::backend::TransactionStatus;
 
 /// What an audit asks for.
@@ -138,7 +138,9 @@ impl Session {
     fn names_to_ask(&self, about: About) -> Vec<&str> {
         let named = self.unaudited.names().iter().map(|name| &**name);
         let mut names: Vec<&str> = if about == About::All {
-            named.filter(|name| name.contains('.')).chain(self.settings.unlisted()).collect()
+            let shown = self.held.iter().flat_map(|held| held.lease.applied().iter()).map(|(name, _)| name);
+            let shown = shown.filter(|name| OwnSetting::is_own_name(name));
+            named.filter(|name| name.contains('.')).chain(self.settings.unlisted()).chain(shown).collect()
         } else {
             named.collect()
         };
@@ -157,10 +159,25 @@ impl Session {
             return Ok(());
         }
         let settings: Vec<Setting> = rows.iter().filter(|(name, _)| is_pin(name).is_none()).cloned().collect();
+        self.take_own_answers(&settings);
         let Some(held) = &mut self.held else { return Ok(()) };
         let before = if plan.settings == About::All { Params::default() } else { Params::clone(held.lease.applied()) };
         let found = Settings::found(before, &settings, &self.pools.login.user);
         self.server_has(Arc::new(found)).await
+    }
+
+    /// Causeway's own settings: where the server was not shown what the session had, nothing there is nothing new.
+    fn take_own_answers(&mut self, answers: &[Setting]) {
+        let was_reset = self.unaudited.effects.intersects(Effects::RESET);
+        let Some(held) = &mut self.held else { return };
+        let applied = Arc::clone(held.lease.applied());
+        for (name, value) in answers.iter().filter(|(name, _)| OwnSetting::is_own_name(name)) {
+            let says_something = value.as_deref().is_some_and(|value| !value.is_empty());
+            if says_something || was_reset || applied.get(name).is_some() {
+                self.settings.own.set(name, value.as_deref());
+            }
+        }
+        self.causality.set_after(self.settings.own.after());
     }
 
     /// The server has these parameters now, because the client changed them; what it asked for at login is there again.
@@ -168,6 +185,9 @@ impl Session {
         let Some(held) = &mut self.held else { return Ok(()) };
         self.settings.take(&found);
         held.lease.has_parameters(found);
+        if self.settings.has_all_but_own(held.lease.applied()) {
+            return Ok(());
+        }
         // At once, so that the client reads of it in order.
         match self.bring_up_to_date().await? {
             Ok(()) => Ok(()),
@@ -177,6 +197,8 @@ impl Session {
 
     /// RESET ALL or DISCARD ALL is done, and nothing else was.
     pub(super) async fn all_was_reset(&mut self, discarded: bool) -> Result<(), Ended> {
+        self.settings.own.reset();
+        self.causality.set_after(self.settings.own.after());
         let Some(held) = &mut self.held else { return Ok(()) };
         if discarded {
             self.pins = Pins::default();

@@ -5,13 +5,18 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
 
 use super::batch::{Bounds, check};
 use super::buffers::Buffers;
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
+use super::rescue::Cause;
 use super::settings::Settings;
 use super::statements::ClientStatements;
 use super::survey::Survey;
@@ -34,6 +39,8 @@ pub enum Outcome {
     Settled,
     /// A replica refused or went away before the client saw anything: the batch may run elsewhere.
     Refused,
+    /// The same, and the server goes on with what nobody wants.
+    Unwanted,
     /// The server is gone or broke the protocol.
     ServerLost(Error),
     ClientLost,
@@ -82,10 +89,15 @@ pub struct Exchange<'a> {
     pub feed: Feed,
     /// In an open batch there is no way to prove one.
     pub unproven: Option<Arc<Statement>>,
+    /// What a refused batch is still given to come to its end.
+    pub respite: Option<Pin<Box<Sleep>>>,
 }
 
 /// What the client has not seen yet is held back no longer than this.
 const HELD_BACK_BYTES: usize = 64 << 10;
+
+/// A read that nobody wants any more is mostly over at once. If not, it is cheaper to connect anew than to wait for it.
+const RESPITE: Duration = Duration::from_millis(20);
 
 /// What is read of a client's next messages while it waits for an answer.
 const AHEAD_BYTES: usize = 8 << 10;
@@ -100,6 +112,10 @@ impl Exchange<'_> {
             Ok(Poll::Pending) if self.waits_in_vain() => {
                 self.watch.lose_server();
                 Poll::Ready(Outcome::Refused)
+            }
+            Ok(Poll::Pending) if self.watch.refused() == Some(Cause::Behind) => {
+                let respite = self.respite.get_or_insert_with(|| Box::pin(tokio::time::sleep(RESPITE)));
+                respite.as_mut().poll(cx).map(|()| Outcome::Unwanted)
             }
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) if self.watch.refused().is_some() => Poll::Ready(Outcome::Refused),

@@ -327,13 +327,13 @@ impl Session {
                 }
                 Ok(Ok(Try::Done))
             }
-            Outcome::Refused => {
+            Outcome::Refused | Outcome::Unwanted => {
                 if watch.refused() == Some(Cause::StalePlan) {
                     // Before what the batch has defined is taken back.
                     self.retire_statements(task.bytes, true);
                 }
                 quest.guard_failed |= watch.refused() == Some(Cause::Behind);
-                self.learn_from_refusal(&survey, &watch, tried);
+                self.learn_from_refusal(&survey, &watch, tried, matches!(outcome, Outcome::Unwanted));
                 Ok(Ok(Try::Again))
             }
             Outcome::ServerLost(error) => Err(self.server_lost(&watch, error)),
@@ -405,7 +405,7 @@ impl Session {
     }
 
     /// A replica refused the batch or went away: what that says of the statement and of the node.
-    fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried) {
+    fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried, unwanted: bool) {
         // A server that is gone will not answer the rest.
         self.ledger.abandon();
         self.undo_failed();
@@ -431,8 +431,9 @@ impl Session {
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
             Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan | Cause::Behind => {}
         }
-        self.give_back(held, watch.server_gone);
+        if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) }
     }
+
     /// The plan of some statement that the batch names no longer fits its tables. Whoever prepares it from now on gets
     /// a new one; so does this client at once if it is `renewed`, because it is told what the new one is.
     fn retire_statements(&mut self, bytes: usize, renewed: bool) {

@@ -16,6 +16,7 @@ mod lead;
 mod ledger;
 mod meet;
 mod outbound;
+mod own;
 mod pins;
 mod relay;
 mod replication;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Lexis;
+use super::own::{Own, take_own};
 use crate::backend::params::{Params, ROLE, Reported, SESSION_AUTHORIZATION};
 use crate::sql::Effects;
+use crate::types::{OwnSetting, Position};
 use crate::wire::backend::put_parameter_status;
 
 /// What a server answered about one parameter; `None`: it has no such parameter.
@@ -20,20 +22,33 @@ pub struct Settings {
     /// What the client knows from ParameterStatus.
     told: Arc<Reported>,
     lexis: Lexis,
+    /// Causeway's own: servers have them only for a batch that may look at them, which is then `shown` all.
+    pub own: Own,
+    shown: Option<Arc<Params>>,
 }
 
 impl Settings {
-    pub fn new(login: Arc<Params>, told: Arc<Reported>) -> Self {
+    pub fn new(login: Arc<Params>, told: Arc<Reported>, own: Own) -> Self {
         let lexis = Lexis::of(&told);
-        Self { current: Arc::clone(&login), meaning: login.for_meaning(), login, told, lexis }
+        Self { current: Arc::clone(&login), meaning: login.for_meaning(), login, told, lexis, own, shown: None }
     }
 
     pub fn login(&self) -> &Arc<Params> {
         &self.login
     }
 
+    /// What a server must have for the session's next batch.
     pub fn current(&self) -> &Arc<Params> {
-        &self.current
+        self.shown.as_ref().unwrap_or(&self.current)
+    }
+
+    /// The next batch may look at Causeway's own settings.
+    pub fn show_own(&mut self, position: Option<Position>) {
+        self.shown = Some(Arc::new(self.own.shown(&self.current, position)));
+    }
+
+    pub fn hide_own(&mut self) {
+        self.shown = None;
     }
 
     pub fn meaning(&self) -> &Arc<Params> {
@@ -76,6 +91,9 @@ impl Settings {
     pub fn take(&mut self, found: &Arc<Params>) {
         let missing = self.login.iter().any(|(name, _)| found.get(name).is_none());
         let mut wanted = Arc::clone(found);
+        if wanted.iter().any(|(name, _)| OwnSetting::is_own_name(name)) {
+            take_own(Arc::make_mut(&mut wanted));
+        }
         if missing {
             let wanted = Arc::make_mut(&mut wanted);
             for (name, value) in self.login.iter() {
@@ -89,6 +107,11 @@ impl Settings {
         if *meaning != *self.meaning {
             self.meaning = meaning;
         }
+    }
+
+    /// A server with these parameters lacks nothing, and has nothing that others do not expect but Causeway's own.
+    pub fn has_all_but_own(&self, applied: &Params) -> bool {
+        applied.iter().filter(|(name, _)| !OwnSetting::is_own_name(name)).eq(self.current.iter())
     }
 
     /// What RESET ALL leaves: who the session is.

@@ -150,6 +150,7 @@ impl Session {
             relay: &mut self.relay,
             watch,
             unproven: None,
+            respite: None,
             topology: &self.cluster.topology,
             feed: Feed::at(bytes),
         };
@@ -375,12 +376,18 @@ impl Session {
 
     /// The client is gone in the middle of an exchange: the server is told to stop, and closed.
     pub(super) fn abandon_held(&mut self) {
-        let Some(held) = self.held.take() else { return };
+        if let Some(held) = self.held.take() {
+            self.abandon(held);
+        }
+    }
+
+    /// Nobody wants what the server is doing: it is told to stop, and closed.
+    pub(super) fn abandon(&mut self, held: Held) {
         self.registration.slot.is_done();
         let target = Arc::clone(held.lease.cancel_target());
         tokio::task::spawn_local(async move {
             if let Err(error) = target.send().await {
-                tracing::debug!(%error, "a statement without a client could not be cancelled");
+                tracing::debug!(%error, "a statement that nobody wants could not be cancelled");
             }
             held.lease.close(Close::Abandoned);
         });

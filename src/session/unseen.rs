@@ -196,11 +196,11 @@ impl Session {
         let (outcome, mut watch, _) = self.exchange(0, Watch::asking(on_replica), &mut Survey::default()).await;
         match outcome {
             Outcome::Settled if !watch.server_gone => {}
-            Outcome::Settled | Outcome::Refused | Outcome::ServerLost(_) if on_replica => {
+            Outcome::Settled | Outcome::Refused | Outcome::Unwanted | Outcome::ServerLost(_) if on_replica => {
                 return Ok(Err(self.give_up_question()));
             }
             Outcome::ServerLost(error) => return Err(self.server_lost(&watch, error)),
-            Outcome::Settled | Outcome::Refused => {
+            Outcome::Settled | Outcome::Refused | Outcome::Unwanted => {
                 let error = watch.farewell.take().unwrap_or_else(|| Error::node("the server closed the connection"));
                 return Err(self.server_lost(&watch, error));
             }
