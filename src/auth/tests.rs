@@ -13,7 +13,7 @@ use crate::error::{Error, Fault, Result, Retry};
 use crate::net::login::LoginIo;
 use crate::net::stream::Stream;
 use crate::net::testing::{Certificates, tls_pair, unix_pair};
-use crate::types::Secret;
+use crate::types::{Overrides, Secret};
 use crate::wire::backend::{Authentication, Severity, put_authentication, put_error, put_notice};
 use crate::wire::frame;
 
@@ -32,7 +32,14 @@ fn scram() -> Credential {
 }
 
 fn authenticator(auth_type: AuthType, credential: Credential) -> Result<Authenticator> {
-    let user = User { credential, server_password: None, pool_mode: None, pool_size: None, replication: false };
+    let user = User {
+        credential,
+        server_password: None,
+        pool_mode: None,
+        pool_size: None,
+        replication: false,
+        consistency: Overrides::default(),
+    };
     Authenticator::new(auth_type, &BTreeMap::from([("app".to_owned(), user)]))
 }
 

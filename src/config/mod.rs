@@ -20,7 +20,7 @@ pub use self::load::load;
 pub use self::urls::from_urls;
 pub use self::validate::check_level;
 
-use crate::types::{PoolMode, Secret};
+use crate::types::{Consistency, Overrides, PoolMode, Secret};
 
 /// Everything Causeway runs with.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Config {
     pub workers: usize,
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
+    /// What differs for single databases, by their names.
+    pub databases: BTreeMap<String, Overrides>,
     pub users: BTreeMap<String, User>,
     pub auth_type: AuthType,
     pub pool: Pool,
@@ -39,6 +41,15 @@ pub struct Config {
     pub log: Log,
     /// How long running transactions may take to end after SIGTERM.
     pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// What is promised to the reads of a session that says nothing about it.
+    pub fn consistency(&self, cluster: &Cluster, database: &str, user: &str) -> Consistency {
+        let database = self.databases.get(database).copied().unwrap_or_default();
+        let user = self.users.get(user).map(|user| user.consistency).unwrap_or_default();
+        user.over(database.over(cluster.consistency.over(self.routing.consistency)))
+    }
 }
 
 /// Where clients connect, or where a node listens.
@@ -82,6 +93,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub server_tls: ServerTls,
     pub control: Control,
+    pub consistency: Overrides,
 }
 
 impl Cluster {
@@ -140,6 +152,7 @@ pub struct User {
     pub pool_size: Option<usize>,
     /// May make replication connections to the primary.
     pub replication: bool,
+    pub consistency: Overrides,
 }
 
 #[derive(Clone, Debug)]
@@ -171,9 +184,16 @@ pub struct Pool {
 pub struct Routing {
     /// Reads go to replicas; off: everything goes to the primary.
     pub split: bool,
+    /// What is promised where cluster, database and user say nothing else.
+    pub consistency: Consistency,
     pub max_lag: Duration,
     pub max_lag_bytes: u64,
     pub fallback: Fallback,
+    /// Reads at a time, for each cluster, that may run on the primary only because no replica can serve them as
+    /// promised. Zero: no limit.
+    pub max_spilled_reads: usize,
+    /// How long the others wait for a place there, or for a replica, before they fail.
+    pub spill_wait: Duration,
     /// How long the shape of a statement that a replica refused stays with the primary.
     pub rescue_memory: Duration,
     /// How often the catalog facts are checked for changes.

@@ -39,6 +39,7 @@ pub struct File {
     pub shutdown_timeout: Spanned<Time>,
     pub listeners: Vec<Spanned<Listener>>,
     pub clusters: BTreeMap<Spanned<String>, Spanned<Cluster>>,
+    pub databases: BTreeMap<Spanned<String>, Spanned<Database>>,
     pub users: BTreeMap<Spanned<String>, Spanned<User>>,
     pub pool: Pool,
     pub routing: Routing,
@@ -56,6 +57,7 @@ impl Default for File {
             shutdown_timeout: seconds(30),
             listeners: Vec::new(),
             clusters: BTreeMap::new(),
+            databases: BTreeMap::new(),
             users: BTreeMap::new(),
             pool: Pool::default(),
             routing: Routing::default(),
@@ -96,6 +98,9 @@ pub struct Cluster {
     pub databases: Vec<Spanned<String>>,
     pub server_tls_sslmode: Spanned<String>,
     pub server_tls_ca_file: Option<Spanned<String>>,
+    pub consistency: Option<Spanned<String>>,
+    pub max_staleness: Option<Spanned<Time>>,
+    pub causal_wait: Option<Spanned<Time>>,
     pub control: Option<Spanned<Control>>,
     pub nodes: Vec<Spanned<Node>>,
 }
@@ -106,6 +111,9 @@ impl Default for Cluster {
             databases: vec![text(ALL_DATABASES)],
             server_tls_sslmode: text("prefer"),
             server_tls_ca_file: None,
+            consistency: None,
+            max_staleness: None,
+            causal_wait: None,
             control: None,
             nodes: Vec::new(),
         }
@@ -157,6 +165,17 @@ pub struct User {
     pub pool_mode: Option<Spanned<String>>,
     pub pool_size: Option<Spanned<u64>>,
     pub replication: Option<Spanned<bool>>,
+    pub consistency: Option<Spanned<String>>,
+    pub max_staleness: Option<Spanned<Time>>,
+    pub causal_wait: Option<Spanned<Time>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Database {
+    pub consistency: Option<Spanned<String>>,
+    pub max_staleness: Option<Spanned<Time>>,
+    pub causal_wait: Option<Spanned<Time>>,
 }
 
 #[expect(clippy::struct_field_names, reason = "the names are PgBouncer's")]
@@ -192,9 +211,14 @@ impl Default for Pool {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Routing {
     pub split: Spanned<bool>,
+    pub consistency: Spanned<String>,
+    pub max_staleness: Spanned<Time>,
+    pub causal_wait: Spanned<Time>,
     pub max_lag: Spanned<Time>,
     pub max_lag_bytes: Spanned<Size>,
     pub fallback: Spanned<String>,
+    pub max_spilled_reads: Spanned<u64>,
+    pub spill_wait: Spanned<Time>,
     pub rescue_memory: Spanned<Time>,
     pub catalog_refresh: Spanned<Time>,
 }
@@ -203,9 +227,14 @@ impl Default for Routing {
     fn default() -> Self {
         Self {
             split: unset(true),
+            consistency: text("session"),
+            max_staleness: seconds(1),
+            causal_wait: unset(Time(Duration::from_millis(50))),
             max_lag: seconds(10),
             max_lag_bytes: unset(Size(ByteSize::mib(64))),
             fallback: text("primary"),
+            max_spilled_reads: unset(0),
+            spill_wait: seconds(1),
             rescue_memory: seconds(10 * MINUTE),
             catalog_refresh: seconds(30),
         }

@@ -13,7 +13,7 @@ use super::{
     Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, check_level, load,
     raw,
 };
-use crate::types::{PoolMode, Secret};
+use crate::types::{Consistency, Level, PoolMode, Secret};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -83,6 +83,50 @@ const MISTAKES: &[Mistake<'_>] = &[
     (
         "pool_size = 3\n[pool]\nmin_pool_size = 4",
         &[&["c.toml:10: users.app.pool_size: 3 is less than pool.min_pool_size", "4"]],
+    ),
+    // What is promised to reads.
+    (
+        "[routing]\nconsistency = \"stong\"",
+        &[&[
+            "c.toml:11: routing.consistency: ",
+            "did you mean \"strong\"?",
+            "eventual, bounded, session, strong, primary",
+        ]],
+    ),
+    ("[routing]\nmax_staleness = \"0s\"", &[&["c.toml:11: routing.max_staleness: 0s is out of range: 1ms to 1day"]]),
+    ("[routing]\ncausal_wait = \"2h\"", &[&["c.toml:11: routing.causal_wait: 2h is out of range: 0s to 1h"]]),
+    (
+        "[routing]\nmax_spilled_reads = 1000001",
+        &[&["c.toml:11: routing.max_spilled_reads: 1000001 is out of range: 0 "]],
+    ),
+    ("[routing]\nspill_wait = \"2days\"", &[&["c.toml:11: routing.spill_wait: \"2days\" is not a duration"]]),
+    (
+        "[routing]\nmax_staleness = \"200ms\"",
+        &[&["c.toml:11: routing.max_staleness: 200ms is less than probe.interval, which is 250ms"]],
+    ),
+    (
+        "[probe]\ninterval = \"2s\"",
+        &[&["c.toml:11: probe.interval: 2s is more than routing.max_staleness, which is 1s"]],
+    ),
+    (
+        "consistency = \"any\"\nmax_staleness = \"1ms\"\ncausal_wait = 5",
+        &[
+            &["c.toml:10: users.app.consistency: unknown value \"any\""],
+            &["c.toml:12: users.app.causal_wait: 5 has no unit"],
+        ],
+    ),
+    (
+        "max_staleness = \"1ms\"\n[databases.shop]\nmax_staleness = \"2ms\"\nconsistency = \"none\"\n[databases.\"\"]",
+        &[
+            &["c.toml:10: users.app.max_staleness: 1ms is less than probe.interval"],
+            &["c.toml:12: databases.shop.max_staleness: 2ms is less than probe.interval"],
+            &["c.toml:13: databases.shop.consistency: unknown value \"none\""],
+            &["c.toml:14: databases.: a name must have"],
+        ],
+    ),
+    (
+        "[databases.shop]\nsplit = true",
+        &[&["c.toml:11: databases.shop.split: unknown setting", "Allowed: consistency"]],
     ),
     // Users and secrets.
     ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),
@@ -203,6 +247,50 @@ fn mistakes_are_named_with_file_line_key_and_what_is_allowed() {
     }
 }
 
+/// Unless a cluster serves all databases, those with a table must be among them.
+#[test]
+fn databases_that_nobody_serves() {
+    let text = GOOD.replace("control = {", "databases = [\"shop\", \"hr\"]\nconsistency = \"weak\"\ncontrol = {");
+    let errors = read(&format!("{text}[databases.hr]\n[databases.shp]")).unwrap_err().to_string();
+    let expected = "c.toml:5: clusters.main.consistency: unknown value \"weak\"; Allowed: eventual, bounded, session, \
+                    strong, primary\nc.toml:13: databases.shp: no cluster serves it: unknown database \"shp\"; did you \
+                    mean \"shop\"? Allowed: shop, hr";
+    assert_eq!(errors, expected);
+}
+
+#[test]
+fn what_is_promised_is_said_by_the_user_then_the_database_then_the_cluster() {
+    let text = GOOD.replace(
+        "[[clusters.main.nodes]]",
+        "consistency = \"bounded\"\nmax_staleness = \"2s\"\n[[clusters.main.nodes]]",
+    ) + "consistency = \"strong\"\n[users.other]\npassword = \"SECRET\"\n[databases.shop]\nmax_staleness = \
+           \"3s\"\nconsistency = \"eventual\"\n[databases.hr]\ncausal_wait = \"0s\"\n[routing]\nmax_staleness = \"4s\"";
+    let config = read(&text).unwrap();
+    for (database, user, level, staleness_s, wait_ms) in [
+        ("x", "nobody", Level::Bounded, 2, 50),
+        ("x", "other", Level::Bounded, 2, 50),
+        ("x", "app", Level::Strong, 2, 50),
+        ("shop", "other", Level::Eventual, 3, 50),
+        ("shop", "app", Level::Strong, 3, 50),
+        ("hr", "other", Level::Bounded, 2, 0),
+    ] {
+        let expected = Consistency {
+            level,
+            max_staleness: Duration::from_secs(staleness_s),
+            causal_wait: Duration::from_millis(wait_ms),
+        };
+        assert_eq!(config.consistency(&config.clusters[0], database, user), expected, "{database} {user}");
+    }
+    let defaults = read(GOOD).unwrap();
+    let expected = Consistency {
+        level: Level::Session,
+        max_staleness: Duration::from_secs(1),
+        causal_wait: Duration::from_millis(50),
+    };
+    assert_eq!(defaults.consistency(&defaults.clusters[0], "x", "app"), expected);
+    assert_eq!((defaults.routing.max_spilled_reads, defaults.routing.spill_wait), (0, Duration::from_secs(1)));
+}
+
 #[test]
 fn nothing_at_all() {
     let errors = read("").unwrap_err().to_string();
@@ -300,6 +388,8 @@ port = 5433
 split = false
 max_lag_bytes = "64KiB"
 fallback = "error"
+max_spilled_reads = 20
+spill_wait = "0s"
 [log]
 format = "json"
 level = "warn,causeway::topology=debug"
@@ -324,16 +414,18 @@ address = "[::1]:0"
     assert_eq!((app.pool_mode, app.pool_size, app.replication), (Some(PoolMode::Session), Some(7), true));
     assert_eq!(config.routing.fallback, Fallback::Error);
     assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
+    assert_eq!((config.routing.max_spilled_reads, config.routing.spill_wait), (20, Duration::ZERO));
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
     let metrics = config.metrics.unwrap();
-    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:36"));
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:38"));
 }
 
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.
 fn reference(with_examples: bool) -> String {
     let text = fs::read_to_string(Path::new(ROOT).join("config/causeway.toml")).unwrap();
     let setting = |line: &str| {
-        let hidden = line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+        let hidden =
+            line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()));
         match hidden {
             Some(example) if example.contains("# no default") && !with_examples => String::new(),
             Some(setting) => setting.to_owned(),

@@ -205,7 +205,7 @@ impl Options {
             server_tls_ca_file: primary.sslrootcert.map(at(0)),
             control: Some(Spanned::new(option_span(0), control)),
             nodes,
-            databases: defaults.databases,
+            ..defaults
         };
         let mut file = raw::File {
             listeners: vec![raw::unset(raw::Listener {

@@ -4,12 +4,20 @@ use std::net::TcpListener;
 
 use super::*;
 use crate::config::{Address, Cluster, Control as Login, Fallback, Node, Probe, Routing, ServerTls, SslMode};
+use crate::types::{Consistency, Level, Overrides};
 
 fn routing() -> Routing {
     Routing {
         split: true,
         max_lag: Duration::from_secs(10),
         max_lag_bytes: 64 << 20,
+        consistency: Consistency {
+            level: Level::Session,
+            max_staleness: Duration::from_secs(1),
+            causal_wait: Duration::from_millis(50),
+        },
+        max_spilled_reads: 0,
+        spill_wait: Duration::from_secs(1),
         fallback: Fallback::Primary,
         rescue_memory: Duration::from_secs(60),
         catalog_refresh: Duration::from_secs(30),
@@ -29,6 +37,7 @@ fn cluster() -> Cluster {
         databases: Vec::new(),
         nodes: vec![Node { name: "a".to_owned(), address }],
         server_tls: ServerTls { mode: SslMode::Prefer, root_cert_file: None },
+        consistency: Overrides::default(),
         control: Login { user: "app".to_owned(), password: None, database: "postgres".to_owned() },
     }
 }

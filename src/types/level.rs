@@ -20,7 +20,7 @@ pub enum Level {
 impl Level {
     pub const ALL: [Self; 5] = [Self::Eventual, Self::Bounded, Self::Session, Self::Strong, Self::Primary];
 
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Eventual => "eventual",
             Self::Bounded => "bounded",

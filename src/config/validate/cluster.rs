@@ -1,11 +1,11 @@
 //! Clusters and their nodes.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
 
 use super::SSL_MODES;
+use super::consistency::overrides;
 use super::report::{Report, SecretSource};
 use crate::config::raw::{self, ALL_DATABASES};
 use crate::config::{Address, Cluster, Control, Node, ServerTls};
@@ -20,21 +20,22 @@ struct Taken {
     databases: Vec<(Range<usize>, String)>,
 }
 
-pub fn clusters(raw: &BTreeMap<Spanned<String>, Spanned<raw::Cluster>>, report: &mut Report<'_>) -> Vec<Cluster> {
-    if raw.is_empty() {
+pub fn clusters(file: &raw::File, report: &mut Report<'_>) -> Vec<Cluster> {
+    if file.clusters.is_empty() {
         let problem = "there is none; add [clusters.main], with its nodes as [[clusters.main.nodes]]";
         report.missing(&(0..0), "clusters", problem);
     }
     let mut taken = Taken::default();
     // In the order of the file, so that the second of two is the one that is wrong.
-    let mut raw: Vec<_> = raw.iter().collect();
+    let mut raw: Vec<_> = file.clusters.iter().collect();
     raw.sort_by_key(|(name, _)| name.span().start);
-    raw.into_iter().map(|(name, cluster)| build(name, cluster, &mut taken, report)).collect()
+    raw.into_iter().map(|(name, cluster)| build(name, cluster, &file.probe, &mut taken, report)).collect()
 }
 
 fn build(
     name: &Spanned<String>,
     cluster: &Spanned<raw::Cluster>,
+    probe: &raw::Probe,
     taken: &mut Taken,
     report: &mut Report<'_>,
 ) -> Cluster {
@@ -48,6 +49,7 @@ fn build(
             root_cert_file: raw.server_tls_ca_file.as_ref().map(|path| report.file(path)),
         },
         control: control(name, raw, report),
+        consistency: overrides(raw, probe, report),
     }
 }
 

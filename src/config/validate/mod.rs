@@ -1,6 +1,7 @@
 //! From `raw` to [`Config`], once, with every mistake that is found on the way.
 
 mod cluster;
+mod consistency;
 mod listen;
 mod report;
 mod user;
@@ -66,15 +67,18 @@ pub fn validate(
 
 fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
     let auth_type = report.word(&file.auth_type, &AUTH_TYPES);
+    let clusters = cluster::clusters(file, report);
+    let databases = consistency::databases(file, &clusters, report);
     let (listeners, metrics) = listen::listeners_and_metrics(file, report);
     Config {
         workers: workers(&file.workers, report),
         listeners,
-        clusters: cluster::clusters(&file.clusters, report),
+        clusters,
+        databases,
         users: user::users(file, auth_type, report),
         auth_type,
         pool: pool(&file.pool, report),
-        routing: routing(&file.routing, report),
+        routing: routing(file, report),
         probe: probe(&file.probe, report),
         limits: limits(&file.limits, report),
         metrics,
@@ -108,12 +112,16 @@ fn pool(raw: &raw::Pool, report: &mut Report<'_>) -> Pool {
     pool
 }
 
-fn routing(raw: &raw::Routing, report: &mut Report<'_>) -> Routing {
+fn routing(file: &raw::File, report: &mut Report<'_>) -> Routing {
+    let raw = &file.routing;
     Routing {
         split: *raw.split.get_ref(),
+        consistency: consistency::of_all(raw, &file.probe, report),
         max_lag: report.time(&raw.max_lag, &(MILLISECOND..=DAY)),
         max_lag_bytes: report.size(&raw.max_lag_bytes, &(1..=1024 * GIB)),
         fallback: report.word(&raw.fallback, &[("primary", Fallback::Primary), ("error", Fallback::Error)]),
+        max_spilled_reads: report.count(&raw.max_spilled_reads, &(0..=1_000_000)),
+        spill_wait: report.time(&raw.spill_wait, &(Duration::ZERO..=DAY)),
         rescue_memory: report.time(&raw.rescue_memory, &(Duration::ZERO..=365 * DAY)),
         catalog_refresh: report.time(&raw.catalog_refresh, &(SECOND..=DAY)),
     }

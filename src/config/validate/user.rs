@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::consistency::overrides;
 use super::report::{FoundSecret, Report, SecretSource};
 use super::{POOL_MODES, POOL_SIZES};
 use crate::config::{AuthType, Credential, User, raw};
@@ -62,6 +63,7 @@ fn user(
         pool_mode: raw.pool_mode.as_ref().map(|mode| report.word(mode, &POOL_MODES)),
         pool_size: pool_size.map(|(_, size)| size),
         replication: raw.replication.as_ref().is_some_and(|allowed| *allowed.get_ref()),
+        consistency: overrides(raw, &file.probe, report),
     }
 }
 
