@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::IntCounter;
+use tokio::sync::Semaphore;
 
 use crate::config;
 use crate::error::{Error, Result};
@@ -17,17 +18,27 @@ pub struct Cluster {
     pub topology: Arc<Topology>,
     pub pools: Pools,
     pub facts: FactsStore,
+    /// Places on the primary for reads that belong on replicas; `None`: as many as there are.
+    pub spill: Option<Arc<Semaphore>>,
     /// By node and reason.
     routed: Box<[[IntCounter; Reason::ALL.len()]]>,
 }
 
 impl Cluster {
-    pub fn new(config: config::Cluster, topology: Arc<Topology>, pools: Pools, facts: FactsStore) -> Self {
+    pub fn new(
+        config: config::Cluster,
+        routing: &config::Routing,
+        topology: Arc<Topology>,
+        pools: Pools,
+        facts: FactsStore,
+    ) -> Self {
         let view = topology.view();
         let routed =
             view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
         let routed = routed.collect();
-        Self { config, topology, pools, facts, routed }
+        let places = Some(routing.max_spilled_reads).filter(|&places| places > 0);
+        let spill = places.map(|places| Arc::new(Semaphore::new(places)));
+        Self { config, topology, pools, facts, spill, routed }
     }
 
     /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::replication::{Link, Opened};
 use super::statements::ClientStatements;
 use super::worker::{ClientCount, SeatGuard, Shared, Worker};
-use super::{Causality, Client, Ledger, Outbound, Pins, Relay, Session, Settings, Unaudited};
+use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
@@ -174,6 +174,7 @@ struct Guest {
     mode: PoolMode,
     params: Arc<Params>,
     reported: Arc<Reported>,
+    own: Own,
 }
 
 async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
@@ -204,12 +205,17 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
         }
     }
     let cluster = shared.cluster_of(database)?;
+    let mut asked = Params::default();
+    for (name, value) in startup.settings()? {
+        asked.set(&name, &value);
+    }
+    let own = Own::new(shared.config.consistency(&cluster.config, database, user), &mut asked)?;
     let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
-    let (params, reported) = greet(worker, cluster, &pools, startup).await?;
+    let (params, reported) = greet(worker, cluster, &pools, &asked).await?;
     let registration = shared.cancels.register(startup.minor() >= 2)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
     let cluster = Arc::clone(cluster);
-    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported }))
+    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported, own }))
 }
 
 fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
@@ -241,7 +247,7 @@ async fn greet(
     worker: &Worker,
     cluster: &Cluster,
     pools: &PoolSet,
-    startup: &Startup,
+    asked: &Params,
 ) -> Result<(Arc<Params>, Arc<Reported>)> {
     let greeting = if let Some(greeting) = pools.greeting() {
         greeting
@@ -252,11 +258,9 @@ async fn greet(
         greeting
     };
     let mut params = Params::default();
-    for (name, value) in startup.settings()? {
-        // What a server without parameters reports already need not be set.
-        if greeting.get(&name) != Some(&value) {
-            params.set(&name, &value);
-        }
+    // What a server without parameters reports already need not be set.
+    for (name, value) in asked.iter().filter(|(name, value)| greeting.get(name) != Some(value)) {
+        params.set(name, value);
     }
     if params.is_empty() {
         return Ok((Arc::default(), greeting));
@@ -325,7 +329,8 @@ impl Guest {
                 skipping: false,
             },
             mode: self.mode,
-            settings: Settings::new(self.params, self.reported),
+            causality: Causality::new(self.own.after()),
+            settings: Settings::new(self.params, self.reported, self.own),
             client,
             collector: Collector::default(),
             statements: ClientStatements::new(limits.max_client_statements),
@@ -340,7 +345,6 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
-            causality: Causality::default(),
             cluster: self.cluster,
             pools: self.pools,
             registration: self.registration,

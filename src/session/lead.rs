@@ -6,7 +6,7 @@ use bytes::Buf;
 
 use super::batch::End;
 use super::exchange::Outcome;
-use super::meet::Quest;
+use super::meet::{Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
 use super::survey::{Survey, Work, databases};
@@ -112,6 +112,15 @@ impl Session {
             Route::Ask | Route::Wait(_) | Route::Measure => {
                 Box::pin(self.pursue(route, quest)).await?;
                 return Ok(None);
+            }
+            Route::To(node, reason @ (Reason::Behind | Reason::NoReplica)) => {
+                let Some(place) = Box::pin(self.spill(quest)).await? else { return Ok(None) };
+                self.obtain(node, false, task.survey.effects).await?;
+                tried.server = Leased::Now;
+                if let (Some(held), Place::Limited(permit)) = (&mut self.held, place) {
+                    held.spill = Some(permit);
+                }
+                return Ok(Some(reason));
             }
             Route::To(node, reason) => (node, reason, None),
             Route::Replica(node, reason, proof) => (node, reason, Some(proof)),
@@ -233,7 +242,7 @@ impl Session {
             self.last_replica = Some(node);
         }
         self.held =
-            Some(Held { lease, node, on_replica, proven: false, guard: None, unnamed_here: false, cancelled: false, own_names: Vec::new() });
+            Some(Held { lease, node, on_replica, proven: false, guard: None, spill: None, unnamed_here: false, cancelled: false, own_names: Vec::new() });
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! Makes a read see what its level promises: asks for positions, waits for replicas, and says what could not be met.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::causality::Seen;
 use super::lead::Task;
@@ -47,6 +50,13 @@ impl Quest {
     pub(super) fn patience(&self) -> Duration {
         if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(Instant::now()) }
     }
+}
+
+/// What a spilled read holds while it runs.
+#[derive(Debug)]
+pub(super) enum Place {
+    Unlimited,
+    Limited(OwnedSemaphorePermit),
 }
 
 impl Session {
@@ -120,6 +130,37 @@ impl Session {
         };
         slot.is_done();
         done
+    }
+
+    /// A place on the primary for a read that belongs on a replica, or, `None`, a replica that has caught up meanwhile.
+    pub(super) async fn spill(&self, quest: &Quest) -> Result<Option<Place>> {
+        let Some(places) = &self.cluster.spill else { return Ok(Some(Place::Unlimited)) };
+        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
+            return Ok(Some(Place::Limited(permit)));
+        }
+        let routing = &self.worker.shared.config.routing;
+        let deadline = tokio::time::Instant::now() + routing.spill_wait;
+        let needs = self.needs(quest);
+        let served = self.cluster.topology.wait_for(|view| {
+            let now = Instant::now();
+            view.eligible().any(|node| matches!(needs.standing(node, now), Standing::Serves(_)))
+        });
+        let place = async {
+            tokio::select! {
+                permit = Arc::clone(places).acquire_owned() => permit.ok().map(Place::Limited),
+                _ = served => None,
+            }
+        };
+        self.patiently(place, deadline).await?.ok_or_else(|| {
+            self.worker.shared.metrics.refused("spill").inc();
+            let message = format!(
+                "no replica of cluster {:?} can serve this read now, and as many reads as routing.max_spilled_reads \
+                 allows ({}) run on its primary in their place",
+                self.cluster.config.name, routing.max_spilled_reads
+            );
+            Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT_NOW, message)
+                .hint("Raise routing.max_spilled_reads or routing.spill_wait, or lower causeway.consistency for this read.")
+        })
     }
 
     /// Whether the server just leased is one that the proof holds for, and what a guard on it must find.

@@ -38,6 +38,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::batch::{Bounds, Collector, End};
 use self::buffers::Buffers;
@@ -47,6 +48,7 @@ use self::cluster::Cluster;
 use self::lead::Task;
 use self::ledger::Ledger;
 use self::outbound::Outbound;
+use self::own::Own;
 use self::pins::Pins;
 use self::relay::Relay;
 use self::settings::{Settings, Unaudited};
@@ -104,6 +106,8 @@ struct Held {
     proven: bool,
     /// What it must have replayed: to be asked in front of the batch.
     guard: Option<Lsn>,
+    /// It is the primary's only because no replica would do.
+    spill: Option<OwnedSemaphorePermit>,
     /// Its unnamed statement is the client's; it has none if the client has none.
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
