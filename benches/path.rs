@@ -32,8 +32,15 @@ fn view(replicas: u16) -> View {
         version: None,
         replay_paused: false,
         load: Arc::new(NodeLoad::new(metrics.node("main", &format!("n{id}")))),
+        progress: Arc::default(),
     };
-    View { nodes: (0..=replicas).map(node).collect(), primary: Some(NodeId(0)), epoch: None, alarm: None }
+    View {
+        nodes: (0..=replicas).map(node).collect(),
+        primary: Some(NodeId(0)),
+        epoch: None,
+        history: Arc::default(),
+        alarm: None,
+    }
 }
 
 fn decide(criterion: &mut Criterion) {

@@ -57,6 +57,28 @@ impl CancelOutcome {
     }
 }
 
+/// How a wait for a replica ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitOutcome {
+    /// A replica has replayed the position.
+    Met,
+    TimedOut,
+    /// None of the replicas answers any more.
+    NoAnswer,
+}
+
+impl WaitOutcome {
+    pub const ALL: [Self; 3] = [Self::Met, Self::TimedOut, Self::NoAnswer];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::TimedOut => "timed_out",
+            Self::NoAnswer => "no_answer",
+        }
+    }
+}
+
 /// Who raised an error that a client read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {

@@ -8,6 +8,7 @@ mod labels;
 mod maker;
 mod node;
 mod pool;
+mod position;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,20 +16,23 @@ use std::sync::Arc;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use guard::{GaugeGuard, WaitGuard};
-pub use labels::{CancelOutcome, LoginOutcome, Origin};
+pub use labels::{CancelOutcome, LoginOutcome, Origin, WaitOutcome};
 pub use node::{NodeMetrics, NodeStatus};
 pub use pool::PoolMetrics;
+pub use position::PositionMetrics;
 
 use crate::error::{Error, Fault, sqlstate};
 use maker::Maker;
 use node::NodeFamilies;
 use pool::PoolFamilies;
+use position::PositionFamilies;
 
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
     nodes: NodeFamilies,
     pools: Arc<PoolFamilies>,
+    positions: PositionFamilies,
     clients: IntGauge,
     replication_clients: IntGauge,
     logins: IntCounterVec,
@@ -63,6 +67,7 @@ impl Metrics {
         let metrics = Self {
             nodes: NodeFamilies::new(&make)?,
             pools: Arc::new(PoolFamilies::new(&make)?),
+            positions: PositionFamilies::new(&make)?,
             clients: make.gauge("causeway_clients", "Clients that are connected, logged in or not.")?,
             replication_clients: make.gauge(
                 "causeway_replication_clients",
@@ -119,6 +124,11 @@ impl Metrics {
     /// The handles of a pool. The series go when the last holder drops them.
     pub fn pool(&self, cluster: &str, node: &str, database: &str, user: &str) -> Arc<PoolMetrics> {
         self.pools.pool(cluster, node, database, user)
+    }
+
+    /// The handles of a cluster's positions. Ask once.
+    pub fn positions(&self, cluster: &str) -> PositionMetrics {
+        self.positions.cluster(cluster)
     }
 
     /// A client is connected for as long as the guard lives.

@@ -19,6 +19,7 @@ pub(super) struct NodeFamilies {
     sent: IntCounterVec,
     received: IntCounterVec,
     routed: IntCounterVec,
+    polls: IntCounterVec,
 }
 
 impl NodeFamilies {
@@ -56,6 +57,11 @@ impl NodeFamilies {
                 "Batches by the node they went to, and why.",
                 &["cluster", "node", "reason"],
             )?,
+            polls: maker.counters(
+                "causeway_replay_polls_total",
+                "Questions to the replica how far it is, while somebody waited for it.",
+                NODE,
+            )?,
         })
     }
 
@@ -76,6 +82,7 @@ impl NodeFamilies {
             sent_bytes: self.sent.with_label_values(labels),
             received_bytes: self.received.with_label_values(labels),
             routed: self.routed.clone(),
+            polls: self.polls.with_label_values(labels),
         };
         metrics.show(&NodeStatus::default());
         metrics
@@ -109,6 +116,8 @@ pub struct NodeMetrics {
     pub round_trip: Histogram,
     pub sent_bytes: IntCounter,
     pub received_bytes: IntCounter,
+    /// Questions to a replica how far it is, between probes.
+    pub polls: IntCounter,
 }
 
 impl NodeMetrics {

@@ -37,8 +37,15 @@ fn view(primary: bool, replicas: &[u16]) -> View {
         version: None,
         replay_paused: false,
         load: Arc::new(NodeLoad::new(metrics.node("main", &format!("n{id}")))),
+        progress: Arc::default(),
     };
-    View { nodes: (0..3).map(node).collect(), primary: primary.then_some(NodeId(0)), epoch: None, alarm: None }
+    View {
+        nodes: (0..3).map(node).collect(),
+        primary: primary.then_some(NodeId(0)),
+        epoch: None,
+        history: Arc::default(),
+        alarm: None,
+    }
 }
 
 fn decide(request: &Request, view: &View) -> Route {

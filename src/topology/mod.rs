@@ -7,8 +7,14 @@
 mod catalog;
 mod control;
 mod facts;
+mod history;
 mod load;
+mod nudge;
+mod oracle;
+mod poller;
 mod probe;
+mod progress;
+mod question;
 mod samples;
 mod tracker;
 mod view;
@@ -26,15 +32,22 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use facts::{Facts, FactsStore, Loaded};
+pub use history::{Fork, History, Holds};
 pub use load::{InFlight, NodeLoad};
+pub use oracle::PositionError;
+pub use progress::{PositionSample, Progress};
 pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
 
 use crate::config;
 use crate::error::{Error, Fault, sqlstate};
-use crate::metrics::{Metrics, NodeStatus};
-use crate::types::{NodeId, Role};
+use crate::metrics::{Metrics, NodeStatus, PositionMetrics};
+use crate::types::{Mutant, NodeId, Position, Role};
 use control::{Control, ControlError, Timeouts};
+use nudge::Nudger;
+use oracle::Oracle;
+use poller::Poller;
 use probe::{Backoff, MAX_BACKOFF, Prober};
+use question::Line;
 use tracker::{Limits, Sample, Tracker};
 
 /// Watches the nodes of one cluster for as long as it lives.
@@ -58,19 +71,27 @@ impl Topology {
     ) -> Result<Arc<Self>, Error> {
         let timeouts = Timeouts { connect: probe.timeout, statement: probe.timeout };
         let tls = crate::net::tls::client_config(&cluster.server_tls)?.map(MakeRustlsConnect::new);
-        let mut probers = Vec::with_capacity(cluster.nodes.len());
-        for node in &cluster.nodes {
-            let control = Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone());
-            probers.push(Prober::new(control.map_err(|e| {
-                let message = format!("control connections to node {} cannot be set up", node.name);
-                Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, message).source(e)
-            })?));
-        }
+        // A connection for each purpose, made when it is needed: nobody waits for what somebody else asks.
+        let controls = || {
+            let control = |node: &config::Node| {
+                Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone()).map_err(|e| {
+                    let message = format!("control connections to node {} cannot be set up", node.name);
+                    Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, message).source(e)
+                })
+            };
+            cluster.nodes.iter().map(control).collect::<Result<Box<[Control]>, Error>>()
+        };
         let state = Arc::new(Shared::new(cluster, probe, routing, metrics));
         let mut tasks = JoinSet::new();
-        for (id, prober) in (0_u16..).map(NodeId).zip(probers) {
-            tasks.spawn_on(probe_node(Arc::clone(&state), id, prober, probe.interval), control_plane);
+        for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
+            tasks.spawn_on(probe_node(Arc::clone(&state), id, Prober::new(control), probe.interval), control_plane);
         }
+        for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
+            tasks.spawn_on(poller::keep_polling(Arc::clone(&state), id, Line::new(control)), control_plane);
+        }
+        let lines = controls()?.into_iter().map(Line::new).collect();
+        tasks.spawn_on(oracle::keep_answering(Arc::clone(&state), lines), control_plane);
+        tasks.spawn_on(nudge::keep_nudging(Arc::clone(&state), controls()?), control_plane);
         tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
         Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks) }))
     }
@@ -102,9 +123,59 @@ impl Topology {
     /// A session lost a server in a way that says nothing sure of its node: an administrator may have ended that one
     /// alone. The node stays in the view, and is probed at once. Callable from any thread.
     pub fn probe_now(&self, id: NodeId) {
-        if let Some(wake) = self.state.wake.get(id.index()) {
-            wake.notify_one();
+        self.state.probe_now(id);
+    }
+
+    /// A position of the accepted primary that is known already, from a question sent at or after `since`. No wait.
+    pub fn primary_position(&self, since: std::time::Instant) -> Option<PositionSample> {
+        let view = self.view();
+        let known = view.node(view.primary?)?.progress.latest()?;
+        let fits = view.history.is_of(known.position.system, known.position.timeline) && known.role() == Role::Primary;
+        Some(known).filter(|known| fits && (known.sent_at >= since || Mutant::OldPosition.is_on()))
+    }
+
+    /// A position of the accepted primary from a question sent at or after `since`, with proof that it is still the
+    /// primary: it writes, on the accepted timeline. All who wait share one question in flight; whoever comes too
+    /// late for it waits for the next. Cancel safe, and callable from any runtime.
+    ///
+    /// # Errors
+    /// There is no primary, or it did not answer within `probe.timeout`.
+    pub async fn ask_primary(&self, since: std::time::Instant) -> Result<PositionSample, PositionError> {
+        match self.primary_position(since) {
+            Some(known) => Ok(known),
+            None => self.state.oracle.ask(since, self.state.patience).await,
         }
+    }
+
+    /// The first of `nodes` that says, from now on, that it has replayed `wanted`; its sample is then in
+    /// [`NodeView::progress`]. `None`: not `until` then, or none of them answers. All who wait for a node share its
+    /// polls. What the primary has not flushed is made to flow. Cancel safe, and callable from any runtime.
+    pub async fn wait_for_replay(
+        &self,
+        wanted: Position,
+        nodes: &[NodeId],
+        until: tokio::time::Instant,
+    ) -> Option<NodeId> {
+        self.state.wait_for_replay(wanted, nodes, until).await
+    }
+
+    /// A position that covers all that the node had shown by `since`, even if it was a primary that has been replaced
+    /// meanwhile. `None`: nobody asked it in time, or it may have restarted in between.
+    pub fn sample_of(&self, id: NodeId, since: std::time::Instant) -> Option<PositionSample> {
+        self.view().node(id)?.progress.covering(since)
+    }
+
+    /// Measures all replicas now: asks the primary, then each replica once, and publishes what comes of it by `until`.
+    /// Whoever asks for it meanwhile shares the questions. Cancel safe.
+    pub async fn refresh_staleness(&self, until: tokio::time::Instant) {
+        let since = std::time::Instant::now();
+        // Without an answer the replicas are measured by the positions that are known.
+        let _ = tokio::time::timeout_at(until, self.ask_primary(since)).await;
+        let view = self.view().clone();
+        let replicas = view.nodes.iter().filter(|node| node.role == Some(Role::Replica) && !node.is_unreachable());
+        let replicas: Vec<NodeId> = replicas.map(|node| node.id).collect();
+        self.state.poll_once(&replicas, until).await;
+        self.state.publish_news(std::time::Instant::now());
     }
 
     /// Stops probing. The last view stays.
@@ -121,7 +192,13 @@ struct Shared {
     published: watch::Sender<()>,
     /// By node: probe now.
     wake: Box<[Notify]>,
+    oracle: Oracle,
+    poller: Poller,
+    nudger: Nudger,
+    /// How long somebody waits for the primary's answer.
+    patience: Duration,
     metrics: Arc<Metrics>,
+    positions: PositionMetrics,
 }
 
 impl Shared {
@@ -150,7 +227,12 @@ impl Shared {
             view: ArcSwap::from_pointee(view),
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
+            oracle: Oracle::default(),
+            poller: Poller::new(cluster.nodes.len()),
+            nudger: Nudger::default(),
+            patience: probe.timeout,
             metrics: Arc::clone(metrics),
+            positions: metrics.positions(&cluster.name),
         }
     }
 
@@ -169,6 +251,35 @@ impl Shared {
         let mut tracker = self.tracker.lock();
         tracker.record(id, sample);
         self.publish(&mut tracker);
+    }
+
+    /// A node told its position, between two probes. The next view counts it; those who look at the node's progress
+    /// see it at once.
+    fn observe(&self, id: NodeId, sample: PositionSample) -> PositionSample {
+        if let Some(flush) = sample.flush {
+            self.nudger.note_flushed(Position { lsn: flush, ..sample.position });
+        }
+        self.tracker.lock().observe(id, sample)
+    }
+
+    fn probe_now(&self, id: NodeId) {
+        if let Some(wake) = self.wake.get(id.index()) {
+            wake.notify_one();
+        }
+    }
+
+    fn count_poll(&self, id: NodeId) {
+        if let Some(node) = self.view.load().node(id) {
+            node.load.metrics().polls.inc();
+        }
+    }
+
+    /// Publishes a view that counts all samples up to `news`, unless there is one.
+    fn publish_news(&self, news: std::time::Instant) {
+        let mut tracker = self.tracker.lock();
+        if tracker.judged_at().is_none_or(|judged_at| judged_at <= news) {
+            self.publish(&mut tracker);
+        }
     }
 
     fn fail(&self, id: NodeId, error: &ControlError) {
@@ -197,6 +308,9 @@ impl Shared {
         }
         self.metrics.set_split_brain(&self.cluster, view.alarm.is_some());
         let before = self.view.swap(Arc::clone(&view));
+        if view.history != before.history && before.epoch.is_some() {
+            self.positions.forked(view.history.last_fork().is_some());
+        }
         log_changes(&self.cluster, &before, &view);
         self.published.send_replace(());
     }
@@ -247,7 +361,8 @@ fn log_changes(cluster: &str, before: &View, now: &View) {
     let name = |id: Option<NodeId>| id.and_then(|id| now.node(id)).map_or("none", |node| &*node.name);
     if before.primary != now.primary {
         let timeline = now.epoch.map(|epoch| epoch.timeline);
-        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, "primary changed");
+        let fork = now.history.last_fork().map(|fork| fork.at.to_string());
+        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, fork, "primary changed");
     }
     if before.alarm != now.alarm {
         if let Some(alarm) = now.alarm {

@@ -8,6 +8,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use super::control::{Control, ControlError};
+use super::history::Fork;
+use super::question::{connected_at, lsn, shown};
 use super::tracker::{Sample, State};
 use crate::types::Lsn;
 
@@ -26,7 +28,7 @@ SELECT standby,
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4 END AS timeline,
        CASE WHEN NOT standby THEN pg_current_wal_insert_lsn() END AS insert,
        CASE WHEN NOT standby THEN pg_current_wal_flush_lsn() END AS flush,
-       CASE WHEN standby THEN pg_last_wal_replay_lsn() END AS replay,
+       pg_last_wal_replay_lsn() AS replay,
        CASE WHEN standby THEN pg_is_wal_replay_paused() ELSE false END AS paused
   FROM node";
 
@@ -42,19 +44,38 @@ pub(super) struct Prober {
     control: Control,
     /// The primary's insert position when it had not been flushed at the last probe.
     unflushed: Option<Lsn>,
+    past: Option<Past>,
+}
+
+/// What one connection has seen of the node while it was a replica. Connections survive a promotion; and one that was
+/// there before knows that what the node has replayed is where its timeline begins. After a restart it could as well
+/// be what it replayed of its own.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    connected_at: std::time::Instant,
+    /// The latest that it was seen to follow.
+    timeline: u32,
 }
 
 impl Prober {
     pub(super) fn new(control: Control) -> Self {
-        Self { control, unflushed: None }
+        Self { control, unflushed: None, past: None }
     }
 
     /// One probe: one round trip once the connection is there.
     pub(super) async fn probe(&mut self) -> Result<Sample, ControlError> {
         let unflushed = self.unflushed.take();
-        let sample = self.control.with(async |client| ask(client, unflushed).await).await?;
-        if let State::Primary { insert, flush } = sample.state {
-            self.unflushed = Some(insert).filter(|&insert| insert > flush);
+        let mut sample = self.control.with(async |client| ask(client, unflushed).await).await?;
+        let past = self.past.filter(|past| past.connected_at == sample.connected_at);
+        match &mut sample.state {
+            State::Primary { insert, flush, fork } => {
+                self.unflushed = Some(*insert).filter(|insert| insert > flush);
+                *fork = past.and_then(|past| Some(Fork { timeline: past.timeline, at: fork.take()?.at }));
+            }
+            State::Replica { .. } => {
+                let timeline = past.map_or(0, |past| past.timeline).max(sample.timeline);
+                self.past = Some(Past { connected_at: sample.connected_at, timeline });
+            }
         }
         Ok(sample)
     }
@@ -64,7 +85,7 @@ async fn ask(client: &Client, unflushed: Option<Lsn>) -> Result<Sample, ControlE
     let statement = client.prepare_cached(PROBE_SQL).await?;
     // Taken after connecting and preparing, just before the question goes out.
     let sent_at = Instant::now().into_std();
-    let sample = read(&client.query_one(&statement, &[]).await?, sent_at)?;
+    let sample = read(&client.query_one(&statement, &[]).await?, sent_at, connected_at(client))?;
     if let State::Primary { insert, .. } = sample.state
         && unflushed == Some(insert)
     {
@@ -76,20 +97,22 @@ async fn ask(client: &Client, unflushed: Option<Lsn>) -> Result<Sample, ControlE
     Ok(sample)
 }
 
-fn read(row: &Row, sent_at: std::time::Instant) -> Result<Sample, ControlError> {
+fn read(row: &Row, sent_at: std::time::Instant, connected_at: std::time::Instant) -> Result<Sample, ControlError> {
     let unsigned = |value: i32| u32::try_from(value).map_err(|_| ControlError::Answer("a negative number"));
-    let lsn = |column: &str| -> Result<Lsn, ControlError> {
-        let lsn: Option<PgLsn> = row.try_get(column)?;
-        lsn.map(|lsn| Lsn(lsn.into())).ok_or(ControlError::Answer("no WAL position"))
-    };
+    let replay: Option<PgLsn> = row.try_get("replay")?;
     let segment_bytes = u64::from(unsigned(row.try_get("segment_bytes")?)?);
     let state = if row.try_get("standby")? {
-        State::Replica { replay: lsn("replay")?, paused: row.try_get("paused")? }
+        State::Replica { replay: lsn(replay)?, paused: row.try_get("paused")? }
     } else {
-        State::Primary { insert: lsn("insert")?.normalised(segment_bytes), flush: lsn("flush")? }
+        let flush = lsn(row.try_get("flush")?)?;
+        let insert = shown(lsn(row.try_get("insert")?)?.normalised(segment_bytes), flush);
+        // Which timeline it was, only the connection's past can tell.
+        let fork = replay.map(|at| Fork { timeline: 0, at: Lsn(at.into()) });
+        State::Primary { insert, flush, fork }
     };
     Ok(Sample {
         sent_at,
+        connected_at,
         // The identifier is unsigned in PostgreSQL; SQL shows its bits as a signed number.
         system: row.try_get::<_, i64>("system")?.cast_unsigned(),
         timeline: row.try_get::<_, i32>("timeline")?.cast_unsigned(),

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::history::{Fork, History};
 use super::load::NodeLoad;
+use super::progress::{PositionSample, Progress};
 use super::samples::PrimarySamples;
 use super::view::{Alarm, Epoch, Ineligible, NodeView, View};
-use crate::types::{Lsn, NodeId, Position, Role};
+use crate::types::{Lsn, Mutant, NodeId, Position, Role};
 
 /// What one probe of a node found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     /// When the question was sent: what it says is true of a later instant.
     pub(super) sent_at: Instant,
+    /// The connection that asked is this old.
+    pub(super) connected_at: Instant,
     pub(super) system: u64,
     pub(super) timeline: u32,
     /// As `server_version_num`.
@@ -26,6 +30,8 @@ pub(super) enum State {
     Primary {
         insert: Lsn,
         flush: Lsn,
+        /// Where it left which timeline when it was promoted, if that is certain.
+        fork: Option<Fork>,
     },
     Replica {
         replay: Lsn,
@@ -47,6 +53,43 @@ impl Sample {
             State::Replica { replay, .. } => replay,
         };
         Position { system: self.system, timeline: self.timeline, lsn }
+    }
+
+    fn position_sample(&self) -> PositionSample {
+        let (flush, paused) = match self.state {
+            State::Primary { flush, .. } => (Some(flush), false),
+            State::Replica { paused, .. } => (None, paused),
+        };
+        PositionSample {
+            sent_at: self.sent_at,
+            connected_at: self.connected_at,
+            position: self.position(),
+            flush,
+            paused,
+        }
+    }
+
+    fn overtook(&self, other: &Self) -> bool {
+        self.sent_at > other.sent_at && self.is_as(other.role(), other.system, other.timeline)
+    }
+
+    fn is_as(&self, role: Role, system: u64, timeline: u32) -> bool {
+        (self.role(), self.system, self.timeline) == (role, system, timeline)
+    }
+
+    /// What a later question for the position alone adds; nothing, if the node has changed its role or history: the
+    /// next probe tells.
+    fn update(&mut self, news: &PositionSample) {
+        let same = self.is_as(news.role(), news.position.system, news.position.timeline);
+        if !same || news.sent_at <= self.sent_at {
+            return;
+        }
+        (self.sent_at, self.connected_at) = (news.sent_at, news.connected_at);
+        match (&mut self.state, news.flush) {
+            (State::Primary { insert, flush, .. }, Some(flushed)) => (*insert, *flush) = (news.position.lsn, flushed),
+            (State::Replica { replay, paused }, _) => (*replay, *paused) = (news.position.lsn, news.paused),
+            (State::Primary { .. }, None) => {}
+        }
     }
 }
 
@@ -78,6 +121,7 @@ enum Health {
 struct Node {
     name: Arc<str>,
     load: Arc<NodeLoad>,
+    progress: Arc<Progress>,
     health: Health,
     /// The last good probe.
     sample: Option<Sample>,
@@ -101,17 +145,33 @@ pub(super) struct Tracker {
     nodes: Vec<Node>,
     limits: Limits,
     epoch: Option<Epoch>,
+    history: Arc<History>,
     /// Of the primary of `epoch`.
     samples: PrimarySamples,
+    judged_at: Option<Instant>,
 }
 
 impl Tracker {
     pub(super) fn new(nodes: impl IntoIterator<Item = (Arc<str>, Arc<NodeLoad>)>, limits: Limits) -> Self {
         let nodes = nodes
             .into_iter()
-            .map(|(name, load)| Node { name, load, health: Health::NotProbed, sample: None, within_lag: true })
+            .map(|(name, load)| Node {
+                name,
+                load,
+                progress: Arc::default(),
+                health: Health::NotProbed,
+                sample: None,
+                within_lag: true,
+            })
             .collect();
-        Self { nodes, limits, epoch: None, samples: PrimarySamples::default() }
+        Self {
+            nodes,
+            limits,
+            epoch: None,
+            history: Arc::default(),
+            samples: PrimarySamples::default(),
+            judged_at: None,
+        }
     }
 
     /// A probe answered.
@@ -135,7 +195,51 @@ impl Tracker {
         {
             sample.timeline = sample.timeline.max(last.timeline);
         }
-        node.sample = Some(sample);
+        // A question for the position alone may have overtaken the probe.
+        node.sample = Some(node.sample.filter(|last| last.overtook(&sample)).unwrap_or(sample));
+        let news = sample.position_sample();
+        node.progress.record(news);
+        self.learn(id, &news);
+    }
+
+    /// The node told its position between two probes. Gives the sample as it is to be understood.
+    pub(super) fn observe(&mut self, id: NodeId, mut news: PositionSample) -> PositionSample {
+        let Some(node) = self.nodes.get_mut(id.index()) else { return news };
+        if let Health::Down { since } = node.health
+            && news.sent_at < since
+        {
+            return news;
+        }
+        if let Some(last) = &mut node.sample {
+            // As in a probe: without a WAL receiver it shows an older timeline than it has been seen to follow.
+            let unbroken = news.connected_at <= last.sent_at && news.position.lsn >= last.position().lsn;
+            if unbroken && news.role() == Role::Replica && last.role() == Role::Replica {
+                news.position.timeline = news.position.timeline.max(last.timeline);
+            }
+            last.update(&news);
+        }
+        node.progress.record(news);
+        self.learn(id, &news);
+        news
+    }
+
+    /// What the primary has is what replicas will have to have.
+    fn learn(&mut self, id: NodeId, news: &PositionSample) {
+        let PositionSample { sent_at, position, flush: Some(flush), .. } = *news else { return };
+        let accepted = self.epoch.is_some_and(|epoch| {
+            (epoch.primary, epoch.system, epoch.timeline) == (id, position.system, position.timeline)
+        });
+        if accepted {
+            self.samples.push(sent_at, position.lsn, flush);
+            for (_, node) in (0_u16..).zip(&self.nodes).filter(|&(other, _)| NodeId(other) != id) {
+                node.progress.expect(sent_at, position.lsn);
+            }
+        }
+    }
+
+    /// When the last view was made.
+    pub(super) fn judged_at(&self) -> Option<Instant> {
+        self.judged_at
     }
 
     /// A probe or a session found the node dead at `at`. Says whether that is news.
@@ -143,20 +247,20 @@ impl Tracker {
         let Some(node) = self.nodes.get_mut(id.index()) else { return false };
         let news = !matches!(node.health, Health::Down { .. });
         node.health = Health::Down { since: at };
+        node.progress.forget(at);
         news
     }
 
     /// Judges every node as of `now`. Called after every piece of news, and now and then without any.
     pub(super) fn judge(&mut self, now: Instant) -> View {
         let (primary, alarm) = self.elect(now);
-        if let Some(Sample { sent_at, state: State::Primary { insert, flush }, .. }) =
-            primary.and_then(|id| self.nodes.get(id.index())).and_then(|node| node.sample)
-        {
-            self.samples.push(sent_at, insert, flush);
+        self.judged_at = Some(now);
+        if let Some((id, sample)) = primary.and_then(|id| Some((id, self.nodes.get(id.index())?.sample?))) {
+            self.learn(id, &sample.position_sample());
         }
         let judge = Judge { now, primary, alarm, epoch: self.epoch, samples: &self.samples, limits: &self.limits };
         let nodes = (0_u16..).zip(&mut self.nodes).map(|(index, node)| judge.view(NodeId(index), node)).collect();
-        View { nodes, primary, epoch: self.epoch, alarm }
+        View { nodes, primary, epoch: self.epoch, history: Arc::clone(&self.history), alarm }
     }
 
     /// The one node that may take writes. A new timeline or a first primary becomes the epoch.
@@ -197,6 +301,12 @@ impl Tracker {
     fn accept(&mut self, epoch: Epoch) {
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch);
+            let sample = self.nodes.get(epoch.primary.index()).and_then(|node| node.sample);
+            let fork = sample.and_then(|sample| match sample.state {
+                State::Primary { fork, .. } => fork,
+                State::Replica { .. } => None,
+            });
+            Arc::make_mut(&mut self.history).accept(epoch.system, epoch.timeline, fork);
             self.samples = PrimarySamples::default();
         }
     }
@@ -231,7 +341,10 @@ impl Judge<'_> {
         let sample = node.sample;
         // Lag is known as long as the history is, even of a node that no longer answers.
         let followed = sample.filter(|sample| follows(sample, self.epoch)).map(|sample| sample.position().lsn);
-        let covered_at = followed.and_then(|lsn| self.samples.covered_at(lsn));
+        let covered_at = followed.and_then(|lsn| self.samples.covered_at(lsn)).map(|covered_at| match sample {
+            Some(sample) if Mutant::FlatteringStaleness.is_on() => sample.sent_at,
+            _ => covered_at,
+        });
         let lag_bytes = followed.and_then(|lsn| self.samples.lag_bytes(lsn));
         let age = covered_at.map(|covered_at| self.now.saturating_duration_since(covered_at));
         let staleness = if self.primary == Some(id) { Some(Duration::ZERO) } else { age };
@@ -246,6 +359,7 @@ impl Judge<'_> {
             lag_bytes,
             staleness,
             covered_at,
+            progress: Arc::clone(&node.progress),
             eligible: self.eligible(node, within_lag),
             version: sample.map(|sample| sample.version),
             replay_paused: matches!(sample, Some(Sample { state: State::Replica { paused: true, .. }, .. })),

@@ -63,12 +63,19 @@ fn check(nodes: usize, scene: &[Event]) {
     let start = Instant::now();
     let at = |ms: u64| start + Duration::from_millis(ms);
     let mut tracker = tracker(nodes);
-    let sample = |ms, system, timeline, state| Sample { sent_at: at(ms), system, timeline, version: 150_004, state };
+    let sample = |ms, system, timeline, state| Sample {
+        sent_at: at(ms),
+        connected_at: start,
+        system,
+        timeline,
+        version: 150_004,
+        state,
+    };
     for event in scene {
         // As the prober does: every piece of news is judged at once.
         let now = match *event {
             Primary(node, ms, timeline, lsn) => {
-                let state = State::Primary { insert: Lsn(lsn), flush: Lsn(lsn) };
+                let state = State::Primary { insert: Lsn(lsn), flush: Lsn(lsn), fork: None };
                 tracker.record(NodeId(node), sample(ms, SYSTEM, timeline, state));
                 ms
             }
@@ -78,7 +85,7 @@ fn check(nodes: usize, scene: &[Event]) {
                 ms
             }
             Stranger(node, ms, timeline) => {
-                let state = State::Primary { insert: Lsn(1), flush: Lsn(1) };
+                let state = State::Primary { insert: Lsn(1), flush: Lsn(1), fork: None };
                 tracker.record(NodeId(node), sample(ms, 666, timeline, state));
                 ms
             }
@@ -334,11 +341,18 @@ fn the_view_says_what_was_measured() {
     let start = Instant::now();
     let at = |ms: u64| start + Duration::from_millis(ms);
     let mut tracker = tracker(2);
-    let sample = |ms, state| Sample { sent_at: at(ms), system: SYSTEM, timeline: 1, version: 150_004, state };
-    tracker.record(NodeId(0), sample(0, State::Primary { insert: Lsn(100), flush: Lsn(100) }));
+    let sample = |ms, state| Sample {
+        sent_at: at(ms),
+        connected_at: start,
+        system: SYSTEM,
+        timeline: 1,
+        version: 150_004,
+        state,
+    };
+    tracker.record(NodeId(0), sample(0, State::Primary { insert: Lsn(100), flush: Lsn(100), fork: None }));
     tracker.record(NodeId(1), sample(5, State::Replica { replay: Lsn(150), paused: true }));
     tracker.judge(at(10));
-    tracker.record(NodeId(0), sample(20, State::Primary { insert: Lsn(400), flush: Lsn(300) }));
+    tracker.record(NodeId(0), sample(20, State::Primary { insert: Lsn(400), flush: Lsn(300), fork: None }));
     let view = tracker.judge(at(30));
     let replica = view.node(NodeId(1)).unwrap();
     assert_eq!(replica.lag_bytes, Some(150), "counted from what the primary has flushed");
@@ -368,10 +382,10 @@ proptest! {
         for (node, kind, timeline, lsn, stranger) in events {
             now += Duration::from_millis(70);
             let state = match kind {
-                0 => State::Primary { insert: Lsn(lsn), flush: Lsn(lsn) },
+                0 => State::Primary { insert: Lsn(lsn), flush: Lsn(lsn), fork: None },
                 _ => State::Replica { replay: Lsn(lsn), paused: false },
             };
-            let sample = Sample { sent_at: now, system: SYSTEM + stranger, timeline, version: 150_004, state };
+            let sample = Sample { sent_at: now, connected_at: start, system: SYSTEM + stranger, timeline, version: 150_004, state };
             if kind == 2 { tracker.fail(NodeId(node), now); } else { tracker.record(NodeId(node), sample); }
             let view = tracker.judge(now);
             if let Some(epoch) = view.epoch {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::history::History;
 use super::load::NodeLoad;
+use super::progress::Progress;
 use crate::types::{NodeId, Position, Role};
 
 /// The immutable snapshot of all nodes of a cluster that routing reads.
@@ -15,6 +17,8 @@ pub struct View {
     pub primary: Option<NodeId>,
     /// Which history counts: that of the primary accepted last. It outlives the primary.
     pub epoch: Option<Epoch>,
+    /// How the timeline of `epoch` came about.
+    pub history: Arc<History>,
     /// Why there is no primary although a node can write.
     pub alarm: Option<Alarm>,
 }
@@ -67,6 +71,8 @@ pub struct NodeView {
     pub version: Option<u32>,
     pub replay_paused: bool,
     pub load: Arc<NodeLoad>,
+    /// The newest position that anybody knows; later than `position`, mostly.
+    pub progress: Arc<Progress>,
 }
 
 impl NodeView {

@@ -1,0 +1,170 @@
+//! The history of the accepted primary: which timelines it comes from, and where it left them.
+
+use crate::types::{Lsn, Position};
+
+/// Older forks than so many are not remembered; positions of timelines before them are then unknown.
+const MAX_FORKS: usize = 64;
+
+/// Where a promoted node left the timeline that it had replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The timeline that was left.
+    pub timeline: u32,
+    /// Up to here it is part of the new one.
+    pub at: Lsn,
+}
+
+/// A bounded list of forks that leads to the accepted timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// System identifier and timeline; none before the first primary.
+    current: Option<(u64, u32)>,
+    /// By the timeline that was left, ascending: those that Causeway saw accepted, and the forks it knows.
+    left: Vec<(u32, Option<Lsn>)>,
+}
+
+/// Is a position part of the history?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    Yes,
+    /// It lies beyond the fork: what was written there is gone.
+    Lost {
+        forked_at: Lsn,
+    },
+    /// Nobody saw where its timeline was left, or there is no primary yet.
+    Unknown,
+    /// Another cluster's.
+    OtherSystem,
+    /// Of a timeline that is not accepted yet.
+    Future,
+}
+
+impl History {
+    /// The timeline of a first primary; what came before it is not known.
+    pub fn of(system: u64, timeline: u32) -> Self {
+        Self { current: Some((system, timeline)), left: Vec::new() }
+    }
+
+    pub fn is_of(&self, system: u64, timeline: u32) -> bool {
+        self.current == Some((system, timeline))
+    }
+
+    /// The new primary's timeline takes over; `fork` is where it says it comes from, if anybody saw it.
+    pub(super) fn accept(&mut self, system: u64, timeline: u32, fork: Option<Fork>) {
+        match self.current {
+            Some((known, left)) if known == system && left < timeline => {
+                // A fork from another timeline than the accepted one says nothing of where this one was left.
+                let at = fork.filter(|fork| fork.timeline == left).map(|fork| fork.at);
+                if self.left.len() >= MAX_FORKS {
+                    self.left.remove(0);
+                }
+                self.left.push((left, at));
+                self.current = Some((system, timeline));
+            }
+            Some(current) if current == (system, timeline) => {}
+            _ => *self = Self::of(system, timeline),
+        }
+    }
+
+    /// Where the timeline before the accepted one was left; `None` if there was none, or nobody saw it.
+    pub fn last_fork(&self) -> Option<Fork> {
+        let &(timeline, at) = self.left.last()?;
+        at.map(|at| Fork { timeline, at })
+    }
+
+    pub fn holds(&self, position: Position) -> Holds {
+        let Some((system, timeline)) = self.current else { return Holds::Unknown };
+        if position.system != system {
+            return Holds::OtherSystem;
+        }
+        if position.timeline >= timeline {
+            return if position.timeline == timeline { Holds::Yes } else { Holds::Future };
+        }
+        let Ok(index) = self.left.binary_search_by_key(&position.timeline, |left| left.0) else {
+            return Holds::Unknown;
+        };
+        let forks = self.left.get(index..).unwrap_or_default();
+        // Each later primary goes on from its fork at most, so one that lies before the position is enough.
+        match forks.iter().filter_map(|fork| fork.1).min() {
+            Some(forked_at) if position.lsn > forked_at => Holds::Lost { forked_at },
+            Some(_) if forks.iter().all(|fork| fork.1.is_some()) => Holds::Yes,
+            _ => Holds::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYSTEM: u64 = 7;
+
+    fn position(timeline: u32, lsn: u64) -> Position {
+        Position { system: SYSTEM, timeline, lsn: Lsn(lsn) }
+    }
+
+    fn fork(timeline: u32, at: u64) -> Fork {
+        Fork { timeline, at: Lsn(at) }
+    }
+
+    /// 1 left at 100 for 2, that at 200 for 3, that nobody knows where for 5, and that at 400 for 6.
+    fn history() -> History {
+        let mut history = History::default();
+        history.accept(SYSTEM, 1, None);
+        history.accept(SYSTEM, 2, Some(fork(1, 100)));
+        history.accept(SYSTEM, 2, None);
+        history.accept(SYSTEM, 3, Some(fork(2, 200)));
+        history
+    }
+
+    #[test]
+    fn a_position_holds_up_to_the_forks_that_came_after_it() {
+        let mut later = history();
+        later.accept(SYSTEM, 5, None);
+        later.accept(SYSTEM, 6, Some(fork(5, 400)));
+        let lost = |at| Holds::Lost { forked_at: Lsn(at) };
+        for (history, position, expected) in [
+            (History::default(), position(1, 0), Holds::Unknown),
+            (history(), position(3, 9999), Holds::Yes),
+            (history(), position(4, 0), Holds::Future),
+            (history(), position(2, 200), Holds::Yes),
+            (history(), position(2, 201), lost(200)),
+            (history(), position(1, 100), Holds::Yes),
+            (history(), position(1, 101), lost(100)),
+            (history(), position(1, 500), lost(100)),
+            (history(), Position { system: 8, ..position(3, 0) }, Holds::OtherSystem),
+            (History::of(SYSTEM, 3), position(2, 1), Holds::Unknown),
+            (later.clone(), position(5, 400), Holds::Yes),
+            (later.clone(), position(5, 401), lost(400)),
+            (later.clone(), position(4, 1), Holds::Unknown),
+            (later.clone(), position(3, 300), Holds::Unknown),
+            (later.clone(), position(3, 401), lost(400)),
+            (later.clone(), position(1, 100), Holds::Unknown),
+            (later, position(1, 101), lost(100)),
+        ] {
+            assert_eq!(history.holds(position), expected, "{position:?} in {history:?}");
+        }
+    }
+
+    #[test]
+    fn a_fork_from_another_timeline_tells_nothing() {
+        let mut history = History::of(SYSTEM, 2);
+        history.accept(SYSTEM, 3, Some(fork(1, 100)));
+        assert_eq!(history.last_fork(), None);
+        assert_eq!(history.holds(position(2, 1)), Holds::Unknown);
+        assert_eq!(self::history().last_fork(), Some(fork(2, 200)));
+    }
+
+    #[test]
+    fn another_system_has_a_history_of_its_own_and_none_is_endless() {
+        let mut history = history();
+        history.accept(8, 3, None);
+        assert_eq!(history, History::of(8, 3));
+        for timeline in 4..1000 {
+            history.accept(8, timeline, Some(fork(timeline - 1, u64::from(timeline))));
+        }
+        assert_eq!(history.left.len(), MAX_FORKS);
+        assert_eq!(history.holds(Position { system: 8, timeline: 998, lsn: Lsn(999) }), Holds::Yes);
+        assert_eq!(history.holds(Position { system: 8, timeline: 3, lsn: Lsn(0) }), Holds::Unknown);
+    }
+}
