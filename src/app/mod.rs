@@ -148,7 +148,7 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
         let endpoints = endpoints(cluster, &config)?;
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
-        Ok(Arc::new(Cluster::new(cluster.clone(), topology, pools, facts)))
+        Ok(Arc::new(Cluster::new(cluster.clone(), &config.routing, topology, pools, facts)))
     });
     let clusters = clusters.collect::<Result<_>>()?;
     let random = getrandom::u64().map_err(|error| internal("no random bytes").source(std::io::Error::from(error)))?;

@@ -201,7 +201,7 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
         _ => Reason::Read,
     };
     let candidates = || view.eligible().filter(|node| !request.avoid.contains(node.id));
-    let standings = || candidates().map(|node| (node, request.needs.standing(node, now)));
+    let standings = || candidates().map(|node| (node, request.needs.standing(node, &view.history, now)));
     let serving = |expected: bool| {
         standings().filter_map(move |(node, standing)| match standing {
             Standing::Serves(Proof::Expected) if !expected => None,
@@ -231,7 +231,8 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
             Standing::Behind(wait) => expected.extend(wait),
         }
     }
-    let may_fall_back = request.fallback == Fallback::Primary && to_primary(request, view, Reason::Behind) != Route::Refuse(Refusal::NoPrimary);
+    let may_fall_back = request.fallback == Fallback::Primary
+        && to_primary(request, view, Reason::Behind) != Route::Refuse(Refusal::NoPrimary);
     let soon = expected.into_iter().min().is_some_and(|wait| wait <= request.patience);
     match request.needs.position {
         _ if request.patience.is_zero() => {}

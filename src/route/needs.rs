@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::topology::NodeView;
+use crate::topology::{History, NodeView};
 use crate::types::{NodeId, Position};
 
 /// What a replica must have replayed to serve a read. Nothing: whatever is eligible will do.
@@ -53,7 +53,7 @@ impl Needs {
         *self == Self::default()
     }
 
-    pub fn standing(&self, node: &NodeView, now: Instant) -> Standing {
+    pub fn standing(&self, node: &NodeView, history: &History, now: Instant) -> Standing {
         let own = self.own.filter(|(own, _)| *own == node.id).map(|(_, at)| at);
         if self.unknown_since.is_some() && own.is_none() {
             return Standing::Unknown;
@@ -64,11 +64,7 @@ impl Needs {
         let Some(position) = self.position else {
             return Standing::Serves(own.map_or(Proof::Needless, Proof::Own));
         };
-        // Its timeline was compared when it was found eligible, but an old sample may be of an older one.
-        if let Some(sample) = node.progress.latest().filter(|sample| sample.position.system == position.system)
-            && sample.position.timeline >= position.timeline
-            && sample.position.lsn >= position.lsn
-        {
+        if let Some(sample) = node.progress.latest().filter(|sample| sample.has(position, history)) {
             return Standing::Serves(Proof::Sample(sample.sent_at));
         }
         match node.progress.expected_wait(position.lsn, now) {

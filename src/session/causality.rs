@@ -137,6 +137,11 @@ impl Causality {
         }
     }
 
+    /// Any replica has all that the session has seen: nothing.
+    pub fn needs_nothing(&self) -> bool {
+        self.session_needs().is_nothing()
+    }
+
     fn session_needs(&self) -> Needs {
         let after = self.after.filter(|_| !self.after_is_met);
         let (own, unknown_since) = match self.seen {

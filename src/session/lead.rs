@@ -80,7 +80,10 @@ impl Session {
     /// then.
     pub(super) async fn lead(&mut self, task: Task) -> Result<Result<()>, Ended> {
         let mut tried = Tried::default();
-        let mut quest = Quest::new(self.consistency(&task.survey), task.survey.after());
+        let mut quest = match self.consistency(&task.survey) {
+            Ok(consistency) => Quest::new(consistency, None),
+            Err(error) => return Ok(Err(error)),
+        };
         if let Err(error) = self.check_history(&quest) {
             return Ok(Err(error));
         }
@@ -146,6 +149,7 @@ impl Session {
         match (guard, &mut self.held) {
             (Ok(Some(guard)), Some(held)) => {
                 held.guard = guard;
+                held.proven = quest.consistency.level >= Level::Session || self.causality.needs_nothing();
                 Ok(true)
             }
             (guard, _) => {
@@ -164,6 +168,8 @@ impl Session {
         let serializable = self.settings.is_serializable();
         // Of what it has just made, the session's reads must know what it is.
         let unknown = self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at));
+        let needs = self.needs(quest);
+        let now = if needs.is_nothing() { self.worker.now() } else { Instant::now() };
         let request = Request {
             class: if serializable || unknown { Class::Write } else { survey.class },
             hint: survey.hint,
@@ -175,11 +181,10 @@ impl Session {
             last_replica: self.last_replica,
             avoid: tried.avoid,
             level: quest.consistency.level,
-            needs: self.needs(quest),
+            needs,
             guarded: !quest.guard_failed,
-            patience: quest.patience(),
+            patience: quest.patience(now),
         };
-        let now = if request.needs.is_nothing() { self.worker.now() } else { Instant::now() };
         route(&request, &view, now, |below| fastrand::usize(..below))
     }
 
@@ -241,8 +246,17 @@ impl Session {
         if on_replica {
             self.last_replica = Some(node);
         }
-        self.held =
-            Some(Held { lease, node, on_replica, proven: false, guard: None, spill: None, unnamed_here: false, cancelled: false, own_names: Vec::new() });
+        self.held = Some(Held {
+            lease,
+            node,
+            on_replica,
+            proven: false,
+            guard: None,
+            spill: None,
+            unnamed_here: false,
+            cancelled: false,
+            own_names: Vec::new(),
+        });
         Ok(())
     }
 
@@ -323,7 +337,7 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 if survey.work == Work::Run {
-                    self.note_seen(quest);
+                    self.note_seen();
                 }
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
@@ -438,7 +452,12 @@ impl Session {
         match cause {
             Cause::Lost => self.cluster.topology.report_failure(held.node),
             Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly | Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::StalePlan | Cause::Behind => {}
+            Cause::ReadOnly
+            | Cause::Conflict
+            | Cause::Parameters
+            | Cause::Missing
+            | Cause::StalePlan
+            | Cause::Behind => {}
         }
         if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) }
     }

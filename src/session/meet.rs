@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::Session;
 use super::causality::Seen;
 use super::lead::Task;
-use super::{Ended, Session};
+use super::survey::Survey;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::{Needs, Proof, Route, Standing};
 use crate::topology::{Holds, NodeView, View};
@@ -47,8 +48,9 @@ impl Quest {
         self.arrived + self.consistency.causal_wait
     }
 
-    pub(super) fn patience(&self) -> Duration {
-        if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(Instant::now()) }
+    /// For how long it may still wait.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(now) }
     }
 }
 
@@ -60,6 +62,11 @@ pub(super) enum Place {
 }
 
 impl Session {
+    /// What was promised to this batch.
+    pub(super) fn consistency(&self, _survey: &Survey) -> Result<Consistency> {
+        self.settings.own.consistency()
+    }
+
     pub(super) fn needs(&self, quest: &Quest) -> Needs {
         let Consistency { level, max_staleness, .. } = quest.consistency;
         let mut needs = self.causality.needs(level, max_staleness, quest.arrived, quest.asked);
@@ -143,7 +150,7 @@ impl Session {
         let needs = self.needs(quest);
         let served = self.cluster.topology.wait_for(|view| {
             let now = Instant::now();
-            view.eligible().any(|node| matches!(needs.standing(node, now), Standing::Serves(_)))
+            view.eligible().any(|node| matches!(needs.standing(node, &view.history, now), Standing::Serves(_)))
         });
         let place = async {
             tokio::select! {
@@ -158,8 +165,9 @@ impl Session {
                  allows ({}) run on its primary in their place",
                 self.cluster.config.name, routing.max_spilled_reads
             );
-            Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT_NOW, message)
-                .hint("Raise routing.max_spilled_reads or routing.spill_wait, or lower causeway.consistency for this read.")
+            Error::new(Fault::Limit, sqlstate::CANNOT_CONNECT_NOW, message).hint(
+                "Raise routing.max_spilled_reads or routing.spill_wait, or lower causeway.consistency for this read.",
+            )
         })
     }
 
@@ -198,10 +206,11 @@ impl Session {
         loop {
             let view = self.cluster.topology.view().clone();
             let needs = self.needs(quest);
-            let standing = view.node(node).map(|node| needs.standing(node, Instant::now()));
+            let now = Instant::now();
+            let standing = view.node(node).map(|node| needs.standing(node, &view.history, now));
             let route = match standing {
                 Some(Standing::Serves(proof)) if proof != Proof::Expected => return Ok(()),
-                _ if quest.patience().is_zero() => return Err(self.unmet(&view, &needs, quest)),
+                _ if quest.patience(now).is_zero() => return Err(self.unmet(&view, &needs, quest)),
                 Some(Standing::Unknown) => Route::Ask,
                 Some(Standing::Stale) => Route::Measure,
                 _ => match needs.position {
@@ -214,13 +223,12 @@ impl Session {
     }
 
     /// Notes whose state the client has seen with a batch that has been answered.
-    pub(super) fn note_seen(&mut self, quest: &Quest) {
+    pub(super) fn note_seen(&mut self) {
         let Some(held) = &self.held else { return };
         let now = Instant::now();
         let timeline = self.cluster.topology.view().epoch.map_or(0, |epoch| epoch.timeline);
         if held.on_replica {
-            let proven = quest.consistency.level >= Level::Session || held.proven;
-            self.causality.read_on_replica(held.node, timeline, proven, now);
+            self.causality.read_on_replica(held.node, timeline, held.proven, now);
         } else {
             self.causality.ran_on_primary(held.node, timeline, now);
         }

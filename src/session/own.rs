@@ -56,7 +56,8 @@ impl Own {
         let text = String::from_utf8_lossy(value.unwrap_or_default());
         if text.is_empty() {
             self.reset_one(name);
-        } else if let Err(bad) = OwnSetting::find(name).and_then(|setting| setting.parse(&text)).map(|v| self.choose(v)) {
+        } else if let Err(bad) = OwnSetting::find(name).and_then(|setting| setting.parse(&text)).map(|v| self.choose(v))
+        {
             self.bad = Some(Box::new(bad));
         }
     }

@@ -101,6 +101,11 @@ impl Survey {
         Ok(survey)
     }
 
+    /// It reads what other sessions, or other nodes, may see otherwise.
+    pub fn reads_data(&self) -> bool {
+        self.work == Work::Run && self.class == Class::Read && !self.transaction_control
+    }
+
     /// Takes one more message in.
     ///
     /// # Errors

@@ -37,12 +37,6 @@ impl View {
         self.nodes.iter().filter(|node| node.eligible.is_ok())
     }
 
-    /// The replicas of which it is not certain that they have replayed all that the primary showed at this instant.
-    pub fn not_covering(&self, at: Instant) -> impl Iterator<Item = NodeId> {
-        let replicas = self.nodes.iter().filter(|node| self.primary != Some(node.id));
-        replicas.filter(move |node| node.covered_at.is_none_or(|covered_at| covered_at < at)).map(|node| node.id)
-    }
-
     /// Is there a node for writes, or at least one for reads?
     pub fn serves(&self) -> bool {
         self.primary.is_some() || self.eligible().next().is_some()
