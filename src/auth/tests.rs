@@ -14,7 +14,7 @@ use crate::net::login::LoginIo;
 use crate::net::stream::Stream;
 use crate::net::testing::{Certificates, tls_pair, unix_pair};
 use crate::types::{Overrides, Secret};
-use crate::wire::backend::{Authentication, Severity, put_authentication, put_error, put_notice};
+use crate::wire::backend::{Authentication, Severity, put_authentication, put_error};
 use crate::wire::frame;
 
 const PASSWORD: &str = "pässword, with = signs";
@@ -309,7 +309,7 @@ async fn what_nodes_say_ends_in_a_login_or_an_error_that_names_them() {
     let ok = || request(&Ok);
     let scram = || request(&Sasl(vec!["SCRAM-SHA-256"]));
     let mut notice = Vec::new();
-    put_notice(&mut notice, Severity::Notice, "00000", "hello", None);
+    frame::put(&mut notice, b'N', |body| body.extend_from_slice(b"SNOTICE\0VNOTICE\0C00000\0Mhello\0\0"));
     let broke = "node \"n1\" broke the protocol: ";
     for (said, message) in [
         (vec![ok()], None),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::topology::{Ineligible, NodeLoad, NodeView};
-use crate::types::Role;
+use crate::topology::{History, Ineligible, NodeLoad, NodeView, PositionSample};
+use crate::types::{Lsn, Role};
 
 const READ: Request = Request {
     class: Class::Read,
@@ -17,6 +17,10 @@ const READ: Request = Request {
     fallback: Fallback::Primary,
     last_replica: None,
     avoid: NodeSet(0),
+    level: Level::Session,
+    needs: Needs { position: None, covered_since: None, unknown_since: None, own: None },
+    guarded: true,
+    patience: Duration::from_millis(50),
 };
 const WRITE: Request = Request { class: Class::Write, ..READ };
 const UNKNOWN: Request = Request { class: Class::Unknown, ..READ };
@@ -56,8 +60,14 @@ fn decide(request: &Request, view: &View) -> Route {
 fn every_batch_has_a_route_and_a_reason() {
     let healthy = view(true, &[1]);
     let hint = |hint, request: Request| Request { hint: Some(hint), ..request };
-    let to = |node, reason| Route::To(NodeId(node), reason);
+    let to = |node, reason| match node {
+        0 => Route::To(NodeId(0), reason),
+        _ => Route::Replica(NodeId(node), reason, Proof::Needless),
+    };
+    let primary = Request { level: Level::Primary, ..READ };
     let cases = [
+        (primary, to(0, Reason::Level)),
+        (hint(Hint::Replica, primary), to(0, Reason::Level)),
         (READ, to(1, Reason::Read)),
         (WRITE, to(0, Reason::Write)),
         (UNKNOWN, to(0, Reason::Unknown)),
@@ -83,7 +93,7 @@ fn what_is_missing_is_said() {
         (READ, view(true, &[]), Route::To(NodeId(0), Reason::NoReplica)),
         (error, view(true, &[]), Route::Refuse(Refusal::NoReplica)),
         (READ, view(false, &[]), Route::Refuse(Refusal::NoReplica)),
-        (READ, view(false, &[2]), Route::To(NodeId(2), Reason::Read)),
+        (READ, view(false, &[2]), Route::Replica(NodeId(2), Reason::Read, Proof::Needless)),
         (WRITE, view(false, &[1, 2]), Route::Refuse(Refusal::NoPrimary)),
     ] {
         assert_eq!(decide(&request, &view), expected);
@@ -93,14 +103,81 @@ fn what_is_missing_is_said() {
 #[test]
 fn the_better_of_two_choices_is_taken() {
     let view = view(true, &[1, 2]);
+    let read = |node| Route::Replica(NodeId(node), Reason::Read, Proof::Needless);
     let choose = |last: Option<u16>, numbers: [usize; 2]| {
         let mut numbers = numbers.into_iter();
         let request = Request { last_replica: last.map(NodeId), ..READ };
         route(&request, &view, Instant::now(), |below| numbers.next().unwrap() % below)
     };
-    assert_eq!(choose(None, [0, 1]), Route::To(NodeId(2), Reason::Read), "equal: the second");
-    assert_eq!(choose(Some(1), [1, 1]), Route::To(NodeId(1), Reason::Read), "equal: the one it read from last");
+    assert_eq!(choose(None, [0, 1]), read(2), "equal: the second");
+    assert_eq!(choose(Some(1), [1, 1]), read(1), "equal: the one it read from last");
     let _busy = [view.nodes[2].load.begin(), view.nodes[2].load.begin()];
-    assert_eq!(choose(None, [0, 1]), Route::To(NodeId(1), Reason::Read));
-    assert_eq!(choose(Some(2), [0, 1]), Route::To(NodeId(1), Reason::Read), "it does not stay where it is crowded");
+    assert_eq!(choose(None, [0, 1]), read(1));
+    assert_eq!(choose(Some(2), [0, 1]), read(1), "it does not stay where it is crowded");
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(lsn: u64) -> Position {
+    Position { system: 1, timeline: 1, lsn: Lsn(lsn) }
+}
+
+/// Node 1 has replayed 100 and node 2 has replayed 200, by samples of a second ago; the primary is at 300.
+fn behind(now: Instant) -> View {
+    let mut view = view(true, &[1, 2]);
+    view.history = Arc::new(History::of(1, 1));
+    for (node, lsn) in view.nodes.iter_mut().zip([300, 100, 200]) {
+        let sent_at = now - SECOND;
+        let flush = (node.id == NodeId(0)).then_some(Lsn(lsn));
+        let sample = PositionSample { sent_at, connected_at: sent_at, position: at(lsn), flush, paused: lsn == 100 };
+        node.progress.record(sample);
+        node.covered_at = Some(now - SECOND * u32::from(3 - node.id.0));
+    }
+    view
+}
+
+#[test]
+fn a_read_goes_where_what_it_needs_is_or_soon_will_be() {
+    let now = Instant::now();
+    let view = behind(now);
+    let replica = |node, proof| Route::Replica(NodeId(node), Reason::Read, proof);
+    let primary = Route::To(NodeId(0), Reason::Behind);
+    let sampled = Proof::Sample(now - SECOND);
+    let needs = |position: Option<u64>| Needs { position: position.map(at), ..Needs::default() };
+    let unknown = Needs { unknown_since: Some(now), ..Needs::default() };
+    let own = |node| Needs { own: Some((NodeId(node), now)), ..unknown };
+    let covered = |seconds: u32| Needs { covered_since: Some(now - SECOND * seconds), ..Needs::default() };
+    let none = Request { patience: Duration::ZERO, ..READ };
+    let error = Request { fallback: Fallback::Error, ..READ };
+    let only = |node: u16| NodeSet::default().with(NodeId(3 - node));
+    let (one, two) = (Request { avoid: only(1), ..READ }, Request { avoid: only(2), ..READ });
+    for (request, needs, route) in [
+        (two, needs(Some(200)), replica(2, sampled)),
+        (READ, needs(Some(150)), replica(2, sampled)),
+        // Node 2 should have it by now; node 1 is paused.
+        (READ, needs(Some(250)), replica(2, Proof::Expected)),
+        (Request { guarded: false, ..READ }, needs(Some(250)), Route::Wait(at(250))),
+        (Request { guarded: false, ..none }, needs(Some(250)), primary),
+        (one, needs(Some(150)), primary),
+        (Request { avoid: only(1), ..error }, needs(Some(150)), Route::Wait(at(150))),
+        (
+            Request { avoid: only(1), patience: Duration::ZERO, ..error },
+            needs(Some(150)),
+            Route::Refuse(Refusal::Behind),
+        ),
+        (READ, unknown, Route::Ask),
+        (none, unknown, primary),
+        (READ, own(1), replica(1, Proof::Own(now))),
+        (READ, own(2), replica(2, Proof::Own(now))),
+        (two, own(1), Route::Ask),
+        (READ, Needs { position: Some(at(150)), ..own(2) }, replica(2, sampled)),
+        (READ, covered(2), replica(1, Proof::Needless)),
+        (two, covered(1), replica(2, Proof::Needless)),
+        (READ, covered(0), Route::Measure),
+        (none, covered(0), primary),
+        (Request { avoid: only(1).with(NodeId(1)), ..READ }, unknown, Route::To(NodeId(0), Reason::NoReplica)),
+    ] {
+        let request = Request { needs, ..request };
+        assert_eq!(super::route(&request, &view, now, |_| 0), route, "{request:?}");
+    }
 }

@@ -408,6 +408,7 @@ mod tests {
                 Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
                 Verdict::Drop => '.',
                 Verdict::HiddenError => '!',
+                Verdict::Guard => 'v',
                 Verdict::Farewell => '†',
                 Verdict::Violation => '?',
             });
@@ -420,13 +421,16 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_answers_to_what_it_sent() {
-        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Hidden, HiddenReady, Query, Ready};
+        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Guard, Hidden, HiddenReady, Query, Ready};
         let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
             (vec![Query], "TDDCZ", "TDDCZ"),
             (vec![Query], "TDCTDCZ", "TDCTDCZ"),
             (vec![Query], "NTDEZ", "NTDEZ"),
             (vec![Hidden, Query], "TDCSZTDCSZ", ".....TDCSZ"),
             (vec![Hidden, Query], "EZTDCZ", "!.TDCZ"),
+            (vec![Guard, Hidden, Query], "VZTDCSZTDCZ", "v......TDCZ"),
+            (vec![Guard, Query], "EZTDCZ", "!.TDCZ"),
+            (vec![Query, Guard], "VZVZ", "VZv."),
             (vec![parse(true), Bind, Describe, Execute, Ready], "12TDCZ", "12TDCZ"),
             (vec![parse(true), Bind, Describe, Execute, Ready], "12nCZ", "12nCZ"),
             (vec![parse(true), Describe, Ready], "1tTZ", "1tTZ"),

@@ -317,8 +317,10 @@ mod tests {
                 b"R\0\0\0\x0d\0\0\0\x0aA\0B\0\0".to_vec(),
             ),
             (
-                encoded(|o| put_notice(o, Severity::Warning, "01000", "m", Some("d"))),
-                b"N\0\0\0\x24SWARNING\0VWARNING\0C01000\0Mm\0Dd\0\0".to_vec(),
+                encoded(|o| {
+                    put_error(o, Severity::Error, &Error::new(Fault::Node, "40001", "m").detail("d").hint("h"))
+                }),
+                b"E\0\0\0\x23SERROR\0VERROR\0C40001\0Mm\0Dd\0Hh\0\0".to_vec(),
             ),
             (encoded(|o| o.extend_from_slice(PARSE_COMPLETE)), b"1\0\0\0\x04".to_vec()),
             (encoded(|o| o.extend_from_slice(CLOSE_COMPLETE)), b"3\0\0\0\x04".to_vec()),
