@@ -10,7 +10,7 @@ use super::lexer::{Tokens, Unscannable, scan};
 use super::memo::{Circumstances, LearnedWrites, RecentTexts, ShapeKey, Shapes};
 use super::statement::Finding;
 use super::veto::{Opinion, opinion};
-use super::{Begin, Class, Classified, Hint, Rule, opaque};
+use super::{Begin, Class, Classified, Hint, Rule, opaque, own};
 
 /// What a classification depends on besides the text.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ pub struct Stats {
 /// The memo has two levels. Texts are compared byte for byte. Shapes are compared by a 128-bit hash of all tokens but
 /// the literals; the rules cannot see literals either, so texts of one shape have one class. (The exceptions are the
 /// body of DO, which is code, and what `set_config` sets: they belong to the shape. Where a setting's name may be in any
-/// literal, the answer is not remembered by shape.)
+/// literal, and where one of ours is set, the answer is not remembered by shape.)
 #[derive(Debug)]
 pub struct Classifier {
     texts: RecentTexts,
@@ -92,6 +92,7 @@ impl Classifier {
             answer
         } else {
             let answer = self.classify_shape(text, context);
+            let answer = self.add_own(answer, text);
             self.texts.put(text, circumstances, &answer);
             answer
         };
@@ -121,7 +122,7 @@ impl Classifier {
         let key = ShapeKey {
             fingerprint: self.fingerprints.hash_one(&self.scanned.shape),
             check: self.checks.hash_one(&self.scanned.shape),
-            hint: self.scanned.hint,
+            hint: self.scanned.comments.target,
             circumstances: context.circumstances(),
         };
         if let Some(answer) = self.shapes.get(&key) {
@@ -136,7 +137,7 @@ impl Classifier {
         }
         self.take_hint(&mut finding);
         self.ask_parser(text, &mut finding);
-        let by_literals = finding.change.by_literals;
+        let by_literals = finding.change.by_literals || finding.own.is_some();
         let answer = Arc::new(self.finish(finding));
         if !by_literals {
             self.shapes.put(key, &answer);
@@ -144,16 +145,31 @@ impl Classifier {
         answer
     }
 
+    /// What a text says to us besides its shape. Hints are as many as there are tokens, and of no consequence for the
+    /// rest of the answer.
+    fn add_own(&self, answer: Arc<Classified>, text: &[u8]) -> Arc<Classified> {
+        let mentions_own = answer.mentions_own || own::is_mentioned(text);
+        let comments = &self.scanned.comments;
+        if mentions_own == answer.mentions_own && comments.say_nothing() {
+            return answer;
+        }
+        let mut answer = Classified { mentions_own, ..Arc::unwrap_or_clone(answer) };
+        if !comments.say_nothing() {
+            comments.put_into(answer.own.get_or_insert_default());
+        }
+        Arc::new(answer)
+    }
+
     /// `/* causeway: replica */` turns the unknown into a read; a write stays a write.
     fn take_hint(&self, finding: &mut Finding) {
-        if finding.class == Class::Unknown && self.scanned.hint == Some(Hint::Replica) {
+        if finding.class == Class::Unknown && self.scanned.comments.target == Some(Hint::Replica) {
             finding.class = Class::Read;
             finding.why.rule = Rule::HintReplica;
         }
     }
 
     fn ask_parser(&mut self, text: &[u8], finding: &mut Finding) {
-        if finding.class != Class::Read {
+        if finding.class != Class::Read || finding.explains_route {
             return;
         }
         match opinion(text, &self.scanned) {
@@ -167,15 +183,19 @@ impl Classifier {
     }
 
     fn finish(&self, finding: Finding) -> Classified {
+        let names_own = finding.change.settings.iter().any(|name| own::is_own_name(name.as_bytes()));
         Classified {
             class: finding.class,
             effects: finding.change.effects,
-            hint: self.scanned.hint,
+            hint: self.scanned.comments.target,
             begins: finding.begins,
             transaction_control: finding.transaction_control,
             fingerprint: self.fingerprints.hash_one(&self.scanned.shape),
             settings: finding.change.settings.into(),
             by_name: finding.by_name,
+            own: finding.own,
+            mentions_own: finding.mentions_own || names_own,
+            explains_route: finding.explains_route,
             why: finding.why,
         }
     }

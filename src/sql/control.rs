@@ -3,7 +3,7 @@
 use super::keyword::Keyword as K;
 use super::lexer::Kind;
 use super::statement::{Finding, Statement};
-use super::{Begin, Effects, Rule, setting};
+use super::{Begin, Effects, Rule, own, setting};
 
 /// `BEGIN [WORK | TRANSACTION] [mode [,] …]`, `START TRANSACTION [mode [,] …]`.
 pub(super) fn begin(statement: &Statement<'_>) -> Finding {
@@ -152,9 +152,12 @@ const CLUSTER_SETTINGS: &[&[u8]] = &[
     b"transaction_isolation",
 ];
 
-/// SHOW of a setting that any node answers alike.
+/// SHOW of a setting that any node answers alike, as all do for ours.
 pub(super) fn show(statement: &Statement<'_>) -> Finding {
     let name = statement.name(1);
+    if setting::full_name(&statement.from(1)).0.is_some_and(|name| own::is_own_name(&name)) {
+        return Finding { mentions_own: true, ..Finding::read(Rule::ReadsOnly) };
+    }
     let phrase = match statement.keyword(1) {
         K::Transaction => statement.keyword(2) == K::Isolation,
         K::Session => statement.keyword(2) == K::Authorization,

@@ -7,6 +7,7 @@ use super::facts::CatalogFacts;
 use super::judge::judge;
 use super::lexer::{Tokens, scan};
 use super::{Classified, Hint};
+use crate::types::OwnSetting;
 
 /// Lines that say what a text is and why, and the same of each of its statements when there are several.
 pub fn explain(text: &[u8], facts: &CatalogFacts) -> Vec<String> {
@@ -40,21 +41,29 @@ pub fn explain(text: &[u8], facts: &CatalogFacts) -> Vec<String> {
 }
 
 fn summary(whole: &Classified) -> Vec<String> {
-    let hint = match whole.hint {
-        None => "none",
-        Some(Hint::Primary) => "primary",
-        Some(Hint::Replica) => "replica",
-    };
+    let hints = hints(whole);
     let mut lines = vec![
         format!("class:       {}", whole.class.as_str()),
         format!("why:         {}", whole.why),
         format!("rule:        {}", whole.why.rule.as_str()),
         format!("effects:     {}", whole.effects),
-        format!("hint:        {hint}"),
+        format!("hint:        {hints}"),
         format!("fingerprint: {:016x}", whole.fingerprint),
     ];
     if !whole.settings.is_empty() {
         lines.insert(4, format!("settings:    {}", whole.settings.join(", ")));
     }
+    if let Some(bad) = whole.refusal() {
+        lines.push(format!("refused:     {} (SQLSTATE {})", bad.message, bad.sqlstate));
+    }
     lines
+}
+
+/// As one would write them.
+fn hints(whole: &Classified) -> String {
+    let hints = whole.hints();
+    let values = OwnSetting::ALL.into_iter().filter_map(|setting| hints.get(setting));
+    let values = values.map(|value| format!("{}={value}", value.setting().short_name()));
+    let all: Vec<_> = whole.hint.map(Hint::as_str).map(str::to_owned).into_iter().chain(values).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }

@@ -4,7 +4,7 @@ use super::facts::CatalogFacts;
 use super::keyword::Keyword as K;
 use super::lexer::{Kind, Tokens};
 use super::statement::{Finding, Statement};
-use super::{Class, Effects, Rule, by_name, control, opaque, query};
+use super::{Class, Effects, Rule, by_name, control, opaque, own, query};
 
 /// Judges a scanned text. `each` sees every statement's finding.
 pub(super) fn judge(
@@ -24,13 +24,22 @@ pub(super) fn judge(
             finding.change.join(facts.at_ddl());
         }
         finding.by_name = by_name::by_name(&statement);
+        finding.own = own::set(&statement);
+        finding.explains_route = own::explains_route(&statement);
         each(&statement, &finding);
         match &mut whole {
             None => whole = Some(finding),
             Some(whole) => whole.join(finding),
         }
     }
-    whole.unwrap_or_else(|| Finding::read(Rule::Empty))
+    match whole {
+        None => Finding::read(Rule::Empty),
+        // What it asks about is not run.
+        Some(Finding { explains_route: true, .. }) => {
+            Finding { explains_route: true, ..Finding::read(Rule::ExplainRoute) }
+        }
+        Some(whole) => whole,
+    }
 }
 
 fn judge_statement(statement: &Statement<'_>, facts: &CatalogFacts) -> Finding {

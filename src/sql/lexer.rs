@@ -4,7 +4,7 @@
 //! One pass, no recursion, linear time. Literals are seen but not kept: what comes out is the text's *shape*, its
 //! names in lower case and its operators, which is what rules and fingerprint look at.
 
-use super::Hint;
+use super::hint::Comments;
 use super::keyword::{Keyword, keyword};
 
 /// Longer texts are not scanned.
@@ -61,8 +61,8 @@ pub(super) struct Tokens {
     /// The text without literals, comments and white space; an encoding from which no two different token lists
     /// come out alike, but for lists of literals after IN.
     pub(super) shape: Vec<u8>,
-    /// From a comment before the first token.
-    pub(super) hint: Option<Hint>,
+    /// Those before the first token.
+    pub(super) comments: Comments,
 }
 
 impl Tokens {
@@ -71,7 +71,7 @@ impl Tokens {
         self.list.shrink_to(KEPT_BYTES / size_of::<Token>());
         self.shape.clear();
         self.shape.shrink_to(KEPT_BYTES);
-        self.hint = None;
+        self.comments = Comments::default();
     }
 
     /// The bytes of a name or an operator; empty for anything else.
@@ -91,9 +91,6 @@ impl Tokens {
 /// strings too.
 pub(super) fn scan(text: &[u8], standard_strings: bool, out: &mut Tokens) -> Result<(), Unscannable> {
     out.clear();
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(Unscannable::TooLong);
-    }
     let mut lexer = Lexer { text, at: 0, standard_strings, out, statement: Keyword::None, in_list: false };
     lexer.run()
 }
@@ -132,6 +129,8 @@ impl Lexer<'_> {
                 b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
                 b'-' if self.peek(1) == Some(b'-') => self.at = line_end(self.text, self.at),
                 b'/' if self.peek(1) == Some(b'*') => self.block_comment()?,
+                // Of these, only the comments before the first token are read.
+                _ if self.text.len() > MAX_TEXT_BYTES => return Err(Unscannable::TooLong),
                 b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => self.word_or_prefixed()?,
                 b'"' => self.quoted_name()?,
                 b'\'' => self.string(self.at, self.plain_escapes())?,
@@ -227,11 +226,7 @@ impl Lexer<'_> {
             }
         }
         if self.out.list.is_empty() {
-            let found = hint(&self.text[start + 2..self.at - 2]);
-            self.out.hint = match (self.out.hint, found) {
-                (Some(Hint::Primary), _) | (_, None) => self.out.hint,
-                (_, found) => found,
-            };
+            self.out.comments.read(&self.text[start + 2..self.at - 2]);
         }
         Ok(())
     }
@@ -488,18 +483,5 @@ fn continued_string(text: &[u8], mut at: usize) -> Option<usize> {
             b'\'' if line_break => return Some(at + 1),
             _ => return None,
         }
-    }
-}
-
-/// What stands between `/*` and `*/`: `causeway: primary` or `causeway: replica`, in any case.
-fn hint(comment: &[u8]) -> Option<Hint> {
-    let (key, value) = comment.split_at_checked(memchr::memchr(b':', comment)?)?;
-    if !key.trim_ascii().eq_ignore_ascii_case(b"causeway") {
-        return None;
-    }
-    match value.get(1..)?.trim_ascii() {
-        value if value.eq_ignore_ascii_case(b"primary") => Some(Hint::Primary),
-        value if value.eq_ignore_ascii_case(b"replica") => Some(Hint::Replica),
-        _ => None,
     }
 }

@@ -18,14 +18,17 @@ mod by_name;
 mod change;
 mod classify;
 mod control;
+mod cursor;
 mod effects;
 mod explain;
 mod facts;
+mod hint;
 mod judge;
 mod keyword;
 mod lexer;
 mod memo;
 mod opaque;
+mod own;
 mod query;
 mod setting;
 mod statement;
@@ -43,8 +46,12 @@ pub use facts::{
     CatalogFacts, CatalogObject, CodeRow, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, UseRow,
     Volatility, queries,
 };
+pub use hint::{Hint, Hints};
+pub use own::{Assigned, Own, OwnSet, explained};
 
 use std::fmt;
+
+use crate::types::BadSetting;
 
 /// Read or write. What is not known to be a read is a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,15 +71,6 @@ impl Class {
             Self::Write => "write",
         }
     }
-}
-
-/// A wish in a comment before the text's first token: `/* causeway: primary */` or `/* causeway: replica */`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hint {
-    /// The router sends the text to the primary, whatever its class.
-    Primary,
-    /// Already in the class: an unknown text counts as a read; a write stays a write.
-    Replica,
 }
 
 /// One classified text (one or more statements).
@@ -95,8 +93,27 @@ pub struct Classified {
     pub settings: Box<[Box<str>]>,
     /// The text is one PREPARE, EXECUTE or DEALLOCATE of a statement by its name (and nothing else).
     pub by_name: Option<ByName>,
+    /// What the text says to Causeway itself; mostly nothing.
+    pub own: Option<Box<Own>>,
+    /// A name of ours, `causeway.x`, is in the text or in code that it runs, so that an answer may depend on what the server
+    /// has for it. It may be true of other texts too.
+    pub mentions_own: bool,
+    /// The text is one EXPLAIN ROUTE (and nothing else); [`explained`] is what it asks about.
+    pub explains_route: bool,
     /// What decided the class: `calls nextval`, `INSERT`, `reads only`.
     pub why: Why,
+}
+
+impl Classified {
+    /// Wishes for this text only.
+    pub fn hints(&self) -> Hints {
+        self.own.as_ref().map(|own| own.hints).unwrap_or_default()
+    }
+
+    /// Why the text must not run: a hint that cannot be read, or a setting of ours that cannot be so.
+    pub fn refusal(&self) -> Option<&BadSetting> {
+        self.own.as_ref().and_then(|own| own.refusal.as_ref())
+    }
 }
 
 /// A statement of SQL's that names a prepared statement.
@@ -170,6 +187,7 @@ macro_rules! rules {
 rules! {
     Empty "empty" "nothing to run",
     ReadsOnly "reads_only" "reads only",
+    ExplainRoute "explain_route" "explains a route, and runs nothing",
     TransactionControl "transaction_control" "transaction control, goes where the transaction is",
     BeginReadOnly "begin_read_only" "begins a read-only transaction",
     BeginReadWrite "begin_read_write" "begins a transaction that may write",

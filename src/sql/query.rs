@@ -155,6 +155,8 @@ fn call(statement: &Statement<'_>, at: usize, facts: &CatalogFacts, finding: &mu
     }
     match facts.function(statement.qualifier(at), name) {
         Some(Verdict::Harmless) => {}
+        // Ours are the session's, whatever server it has.
+        Some(Verdict::Session) if setting::is_of_ours(statement, at) => {}
         Some(verdict) => finding.worsen(verdict.class(), verdict.rule(), name),
         None if statement.keyword(at).is_no_call() => {}
         None if facts.is_loaded() && may_be_alias(statement, at) => {}

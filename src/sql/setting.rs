@@ -1,10 +1,10 @@
 //! The names of the settings that SET, RESET and `set_config` are about.
 
-use super::Effects;
 use super::change::{Change, is_custom_setting, is_parameter, plain_string};
 use super::keyword::Keyword as K;
 use super::lexer::Kind;
 use super::statement::Statement;
+use super::{Effects, own};
 
 /// SET that outlives the transaction; `statement` begins with SET.
 pub(super) fn set(statement: &Statement<'_>, change: &mut Change) {
@@ -41,7 +41,7 @@ pub(super) fn reset(statement: &Statement<'_>, change: &mut Change) {
     change.add(Effects::SET | Effects::RESET);
 }
 
-fn is_assignment(statement: &Statement<'_>, at: usize) -> bool {
+pub(super) fn is_assignment(statement: &Statement<'_>, at: usize) -> bool {
     statement.keyword(at) == K::To || statement.is(at, Kind::Operator) && statement.name(at) == b"="
 }
 
@@ -69,8 +69,14 @@ fn named(words: &Statement<'_>, of_session: bool, change: &mut Change) -> usize 
     length
 }
 
-/// `a`, `a.b`, `"A"."b"`
 fn name(words: &Statement<'_>, change: &mut Change) -> usize {
+    let (name, length) = full_name(words);
+    change.name_setting(&name.unwrap_or_default());
+    length
+}
+
+/// `a`, `a.b`, `"A"."b"` at the begin of `words`, in any case, unless it is in Unicode escapes; and what comes behind it.
+pub(super) fn full_name(words: &Statement<'_>) -> (Option<Vec<u8>>, usize) {
     let mut name = words.name(0).to_vec();
     let mut at = 1;
     while words.is(at, Kind::Dot) {
@@ -79,8 +85,7 @@ fn name(words: &Statement<'_>, change: &mut Change) -> usize {
         at += 2;
     }
     let is_whole = (0..at).step_by(2).all(|part| matches!(words.kind(part), Some(Kind::Word | Kind::Quoted)));
-    change.name_setting(if is_whole { &name } else { b"" });
-    at
+    (is_whole.then_some(name), at)
 }
 
 /// The call of `set_config` at `at`.
@@ -104,6 +109,14 @@ pub(super) fn set_config(statement: &Statement<'_>, at: usize, change: &mut Chan
 pub(super) fn is_of_node(statement: &Statement<'_>, at: usize) -> bool {
     let name = statement.literal(at + 2).and_then(plain_string).unwrap_or_default();
     [&b"transaction_read_only"[..], b"in_hot_standby"].iter().any(|of_node| name.eq_ignore_ascii_case(of_node))
+}
+
+/// The same, for one of Causeway's own settings.
+pub(super) fn is_of_ours(statement: &Statement<'_>, at: usize) -> bool {
+    let named = statement.literal(at + 2).and_then(plain_string).is_some_and(own::is_own_name);
+    named
+        && statement.name(at) == b"current_setting"
+        && matches!(statement.kind(at + 3), Some(Kind::Close | Kind::Comma))
 }
 
 /// After a first argument: a comma, maybe behind a cast to a type of one word.

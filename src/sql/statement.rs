@@ -3,6 +3,7 @@
 use super::change::Change;
 use super::keyword::Keyword;
 use super::lexer::{Kind, Token, Tokens};
+use super::own::Own;
 use super::{Begin, ByName, Class, Effects, Rule, Why};
 
 /// One statement of a scanned text, without its semicolon. Positions past the end are harmless: they have no kind
@@ -101,6 +102,10 @@ pub(super) struct Finding {
     pub(super) begins: Option<Begin>,
     pub(super) by_name: Option<ByName>,
     pub(super) transaction_control: bool,
+    pub(super) own: Option<Box<Own>>,
+    pub(super) mentions_own: bool,
+    /// It is one EXPLAIN ROUTE.
+    pub(super) explains_route: bool,
 }
 
 impl Finding {
@@ -113,6 +118,9 @@ impl Finding {
             begins: None,
             by_name: None,
             transaction_control: false,
+            own: None,
+            mentions_own: false,
+            explains_route: false,
         }
     }
 
@@ -149,8 +157,14 @@ impl Finding {
         }
         self.change.join(&next.change);
         self.transaction_control |= next.transaction_control;
+        match (&mut self.own, next.own) {
+            (Some(own), Some(next)) => own.join(*next),
+            (own, next) => *own = own.take().or(next),
+        }
+        self.mentions_own |= next.mentions_own;
         self.begins = None;
         self.by_name = None;
+        self.explains_route = false;
     }
 }
 

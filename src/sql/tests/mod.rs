@@ -4,6 +4,7 @@ mod effects;
 mod hidden;
 mod lexing;
 mod memo;
+mod own;
 mod properties;
 mod reads;
 mod writes;
