@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use causeway::config::Fallback;
 use causeway::metrics::Metrics;
 use causeway::pool::{Attempt, Limits, Pool, Pooled};
-use causeway::route::{NodeSet, Request, route};
+use causeway::route::{Needs, NodeSet, Patience, Request, route};
 use causeway::sql::Class;
 use causeway::topology::{Ineligible, NodeLoad, NodeView, View};
-use causeway::types::{NodeId, WorkerId};
+use causeway::types::{Level, NodeId, WorkerId};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A primary and `replicas` eligible replicas.
@@ -54,6 +54,9 @@ fn decide(criterion: &mut Criterion) {
         fallback: Fallback::Primary,
         last_replica: Some(NodeId(1)),
         avoid: NodeSet::default(),
+        level: Level::Session,
+        needs: Needs::default(),
+        patience: Patience { guard: true, wait: Duration::from_millis(50) },
     };
     let now = Instant::now();
     for replicas in [1, 2, 8] {

@@ -120,6 +120,17 @@ impl Params {
         sql
     }
 
+    /// SET LOCAL, which takes no snapshot, of all for which `needed` holds.
+    pub fn local_sql(&self, needed: impl Fn(&str) -> bool) -> Vec<u8> {
+        let mut sql = Vec::new();
+        for (name, value) in self.iter().filter(|(name, _)| needed(name)) {
+            sql.extend_from_slice(format!("SET LOCAL {name} TO ").as_bytes());
+            put_literal(&mut sql, value);
+            sql.push(b';');
+        }
+        sql
+    }
+
     /// One Query that sets all of `self` for which `needed` holds.
     pub fn set_sql(&self, needed: impl Fn(&str) -> bool) -> Vec<u8> {
         let mut sql = Vec::new();

@@ -32,10 +32,16 @@ pub struct Request {
     pub avoid: NodeSet,
     pub level: Level,
     pub needs: Needs,
-    /// An answer can be taken back, so a guard may stand in front of it; not again after one has failed.
-    pub guarded: bool,
-    /// For how long the batch may still wait for a replica.
-    pub patience: Duration,
+    pub patience: Patience,
+}
+
+/// What may still be tried to find a replica that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A guard in front of the batch; not again after one has failed.
+    pub guard: bool,
+    /// For how long it may still wait.
+    pub wait: Duration,
 }
 
 /// Why a session must stay with its server: a pin that is not a statement's effect.
@@ -216,7 +222,7 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
     if let Some((node, proof)) = choose(false) {
         return Route::Replica(node, reason, proof);
     }
-    if request.guarded
+    if request.patience.guard
         && let Some((node, proof)) = choose(true)
     {
         return Route::Replica(node, reason, proof);
@@ -233,9 +239,9 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
     }
     let may_fall_back = request.fallback == Fallback::Primary
         && to_primary(request, view, Reason::Behind) != Route::Refuse(Refusal::NoPrimary);
-    let soon = expected.into_iter().min().is_some_and(|wait| wait <= request.patience);
+    let soon = expected.into_iter().min().is_some_and(|wait| wait <= request.patience.wait);
     match request.needs.position {
-        _ if request.patience.is_zero() => {}
+        _ if request.patience.wait.is_zero() => {}
         _ if unknown => return Route::Ask,
         _ if stale => return Route::Measure,
         // Where nobody else can serve, even a replica that does not move is waited for.

@@ -19,8 +19,7 @@ const READ: Request = Request {
     avoid: NodeSet(0),
     level: Level::Session,
     needs: Needs { position: None, covered_since: None, unknown_since: None, own: None },
-    guarded: true,
-    patience: Duration::from_millis(50),
+    patience: Patience { guard: true, wait: Duration::from_millis(50) },
 };
 const WRITE: Request = Request { class: Class::Write, ..READ };
 const UNKNOWN: Request = Request { class: Class::Unknown, ..READ };
@@ -122,16 +121,16 @@ fn at(lsn: u64) -> Position {
     Position { system: 1, timeline: 1, lsn: Lsn(lsn) }
 }
 
-/// Node 1 has replayed 100 and node 2 has replayed 200, by samples of a second ago; the primary is at 300.
+/// Node 1 has replayed 100 and node 2 has replayed 200, by samples of just now; the primary is at 300.
 fn behind(now: Instant) -> View {
     let mut view = view(true, &[1, 2]);
     view.history = Arc::new(History::of(1, 1));
     for (node, lsn) in view.nodes.iter_mut().zip([300, 100, 200]) {
-        let sent_at = now - SECOND;
+        let sent_at = now;
         let flush = (node.id == NodeId(0)).then_some(Lsn(lsn));
         let sample = PositionSample { sent_at, connected_at: sent_at, position: at(lsn), flush, paused: lsn == 100 };
         node.progress.record(sample);
-        node.covered_at = Some(now - SECOND * u32::from(3 - node.id.0));
+        node.covered_at = Some(now + SECOND * u32::from(node.id.0));
     }
     view
 }
@@ -142,12 +141,12 @@ fn a_read_goes_where_what_it_needs_is_or_soon_will_be() {
     let view = behind(now);
     let replica = |node, proof| Route::Replica(NodeId(node), Reason::Read, proof);
     let primary = Route::To(NodeId(0), Reason::Behind);
-    let sampled = Proof::Sample(now - SECOND);
+    let sampled = Proof::Sample(now);
     let needs = |position: Option<u64>| Needs { position: position.map(at), ..Needs::default() };
     let unknown = Needs { unknown_since: Some(now), ..Needs::default() };
     let own = |node| Needs { own: Some((NodeId(node), now)), ..unknown };
-    let covered = |seconds: u32| Needs { covered_since: Some(now - SECOND * seconds), ..Needs::default() };
-    let none = Request { patience: Duration::ZERO, ..READ };
+    let covered = |seconds: u32| Needs { covered_since: Some(now + SECOND * seconds), ..Needs::default() };
+    let none = Request { patience: Patience { guard: true, wait: Duration::ZERO }, ..READ };
     let error = Request { fallback: Fallback::Error, ..READ };
     let only = |node: u16| NodeSet::default().with(NodeId(3 - node));
     let (one, two) = (Request { avoid: only(1), ..READ }, Request { avoid: only(2), ..READ });
@@ -156,12 +155,16 @@ fn a_read_goes_where_what_it_needs_is_or_soon_will_be() {
         (READ, needs(Some(150)), replica(2, sampled)),
         // Node 2 should have it by now; node 1 is paused.
         (READ, needs(Some(250)), replica(2, Proof::Expected)),
-        (Request { guarded: false, ..READ }, needs(Some(250)), Route::Wait(at(250))),
-        (Request { guarded: false, ..none }, needs(Some(250)), primary),
+        (
+            Request { patience: Patience { guard: false, ..READ.patience }, ..READ },
+            needs(Some(250)),
+            Route::Wait(at(250)),
+        ),
+        (Request { patience: Patience { guard: false, ..none.patience }, ..none }, needs(Some(250)), primary),
         (one, needs(Some(150)), primary),
         (Request { avoid: only(1), ..error }, needs(Some(150)), Route::Wait(at(150))),
         (
-            Request { avoid: only(1), patience: Duration::ZERO, ..error },
+            Request { avoid: only(1), patience: none.patience, ..error },
             needs(Some(150)),
             Route::Refuse(Refusal::Behind),
         ),
@@ -171,10 +174,10 @@ fn a_read_goes_where_what_it_needs_is_or_soon_will_be() {
         (READ, own(2), replica(2, Proof::Own(now))),
         (two, own(1), Route::Ask),
         (READ, Needs { position: Some(at(150)), ..own(2) }, replica(2, sampled)),
-        (READ, covered(2), replica(1, Proof::Needless)),
-        (two, covered(1), replica(2, Proof::Needless)),
-        (READ, covered(0), Route::Measure),
-        (none, covered(0), primary),
+        (one, covered(1), replica(1, Proof::Needless)),
+        (READ, covered(2), replica(2, Proof::Needless)),
+        (READ, covered(3), Route::Measure),
+        (none, covered(3), primary),
         (Request { avoid: only(1).with(NodeId(1)), ..READ }, unknown, Route::To(NodeId(0), Reason::NoReplica)),
     ] {
         let request = Request { needs, ..request };

@@ -117,7 +117,7 @@ impl Causality {
 
     /// What was lost was told.
     pub fn forget(&mut self) {
-        *self = Self { after: self.after, ..Self::default() };
+        *self = Self::default();
     }
 
     /// What a read at this level needs. `asked`: the position that a strong read has asked for.
@@ -220,13 +220,13 @@ mod tests {
 
     #[test]
     fn the_levels_ask_for_what_they_promise() {
-        let now = Instant::now() + Duration::from_secs(60);
+        let earlier = Instant::now();
+        let now = earlier + Duration::from_secs(2);
         let mut causality = Causality::default();
         causality.ran_on_primary(PRIMARY, 1, now);
         let needs = |level, asked| causality.needs(level, Duration::from_secs(2), now, asked);
         assert!(needs(Level::Eventual, None).is_nothing());
-        let since = Some(now - Duration::from_secs(2));
-        assert_eq!(needs(Level::Bounded, None), Needs { covered_since: since, ..Needs::default() });
+        assert_eq!(needs(Level::Bounded, None), Needs { covered_since: Some(earlier), ..Needs::default() });
         assert_eq!(needs(Level::Strong, None), Needs { unknown_since: Some(now), ..Needs::default() });
         assert_eq!(needs(Level::Strong, Some(at(5))), Needs { position: Some(at(5)), ..Needs::default() });
     }

@@ -345,6 +345,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
+            raised: None,
             cluster: self.cluster,
             pools: self.pools,
             registration: self.registration,

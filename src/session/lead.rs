@@ -6,7 +6,7 @@ use bytes::Buf;
 
 use super::batch::End;
 use super::exchange::Outcome;
-use super::meet::{Place, Quest};
+use super::meet::{Fit, Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
 use super::survey::{Survey, Work, databases};
@@ -80,11 +80,16 @@ impl Session {
     /// then.
     pub(super) async fn lead(&mut self, task: Task) -> Result<Result<()>, Ended> {
         let mut tried = Tried::default();
-        let mut quest = match self.consistency(&task.survey) {
-            Ok(consistency) => Quest::new(consistency, None),
+        let mut quest = match self.check_wishes(&task.survey).and_then(|()| self.quest(&task.survey)) {
+            Ok(quest) => quest,
             Err(error) => return Ok(Err(error)),
         };
         if let Err(error) = self.check_history(&quest) {
+            return Ok(Err(error));
+        }
+        if task.survey.mentions_own
+            && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
+        {
             return Ok(Err(error));
         }
         loop {
@@ -145,18 +150,14 @@ impl Session {
 
     /// False: the server of the replica just leased is too young for the proof.
     fn take_proof(&mut self, proof: Proof, quest: &mut Quest) -> Result<bool> {
-        let guard = self.guard_for(proof, quest);
-        match (guard, &mut self.held) {
-            (Ok(Some(guard)), Some(held)) => {
-                held.guard = guard;
-                held.proven = quest.consistency.level >= Level::Session || self.causality.needs_nothing();
-                Ok(true)
-            }
-            (guard, _) => {
-                self.release_if_free();
-                guard.map(|_| false)
-            }
+        let fit = self.fit(proof, quest);
+        if let (Ok(fit @ (Fit::Fits | Fit::Guarded(_))), Some(held)) = (&fit, &mut self.held) {
+            held.guard = if let Fit::Guarded(floor) = fit { Some(*floor) } else { None };
+            held.proven = quest.consistency.level >= Level::Session || self.causality.needs_nothing();
+            return Ok(true);
         }
+        self.release_if_free();
+        fit.map(|_| false)
     }
 
     fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
@@ -182,7 +183,6 @@ impl Session {
             avoid: tried.avoid,
             level: quest.consistency.level,
             needs,
-            guarded: !quest.guard_failed,
             patience: quest.patience(now),
         };
         route(&request, &view, now, |below| fastrand::usize(..below))
@@ -336,9 +336,7 @@ impl Session {
         let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
         match outcome {
             Outcome::Settled => {
-                if survey.work == Work::Run {
-                    self.note_seen();
-                }
+                self.note_answered(&survey, &watch);
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
@@ -369,6 +367,20 @@ impl Session {
                 Err(Ended::Farewell(error))
             }
         }
+    }
+
+    /// The client has the answer: what it has seen with it, and what it has said.
+    fn note_answered(&mut self, survey: &Survey, watch: &Watch) {
+        if survey.work == Work::Run {
+            self.note_seen();
+        }
+        if let Some(own) = survey.own.as_ref().filter(|_| watch.error.is_none()) {
+            self.take_wishes(own);
+        }
+        if self.status() == TransactionStatus::Idle {
+            self.raised = None;
+        }
+        self.settings.hide_own();
     }
 
     /// Writes the batch if its server has all that it needs, as it mostly does.

@@ -34,7 +34,7 @@ pub enum Owed {
     Prepare { statement: Arc<Statement>, undo: Option<Undo> },
     /// The same for a Query of ours that the client does not see.
     Hidden,
-    /// FunctionCallResponse, then ReadyForQuery: how far a replica has replayed, asked in front of a read.
+    /// `FunctionCallResponse`, then ReadyForQuery: how far a replica has replayed, asked in front of a read.
     Guard,
     /// Nothing: the client has ended what it copies in.
     CopyEnd,

@@ -8,9 +8,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Session;
 use super::causality::Seen;
 use super::lead::Task;
+use super::own::foreign;
 use super::survey::Survey;
 use crate::error::{Error, Fault, Result, sqlstate};
-use crate::route::{Needs, Proof, Route, Standing};
+use crate::route::{Needs, Patience, Proof, Route, Standing};
+use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, View};
 use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, Position};
 use crate::wire::backend::TransactionStatus;
@@ -44,14 +46,34 @@ impl Quest {
         }
     }
 
+    /// A transaction on a replica can become stricter, and never less strict than where it began.
+    fn raised(mut self, raised: &Hints) -> Self {
+        let (ours, theirs) = (&mut self.consistency, &raised.overrides);
+        ours.level = ours.level.max(theirs.level.unwrap_or(ours.level));
+        ours.max_staleness = ours.max_staleness.min(theirs.max_staleness.unwrap_or(ours.max_staleness));
+        ours.causal_wait = theirs.causal_wait.unwrap_or(ours.causal_wait);
+        self.after = self.after.max(raised.after);
+        self
+    }
+
     fn deadline(&self) -> Instant {
         self.arrived + self.consistency.causal_wait
     }
 
-    /// For how long it may still wait.
-    pub(super) fn patience(&self, now: Instant) -> Duration {
-        if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(now) }
+    pub(super) fn patience(&self, now: Instant) -> Patience {
+        let wait = if self.gave_up { Duration::ZERO } else { self.deadline().saturating_duration_since(now) };
+        Patience { guard: !self.guard_failed, wait }
     }
+}
+
+/// Whether a server of a replica can serve a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    Fits,
+    /// It tells by itself whether it has replayed this much.
+    Guarded(Lsn),
+    /// It was connected after what proves something of its node.
+    TooYoung,
 }
 
 /// What a spilled read holds while it runs.
@@ -63,8 +85,21 @@ pub(super) enum Place {
 
 impl Session {
     /// What was promised to this batch.
-    pub(super) fn consistency(&self, _survey: &Survey) -> Result<Consistency> {
-        self.settings.own.consistency()
+    ///
+    /// # Errors
+    /// Nothing is, because the session was given a level that there is not.
+    pub(super) fn quest(&self, survey: &Survey) -> Result<Quest> {
+        let promised = match self.settings.own.consistency() {
+            // A write goes to the primary all the same, and it may be what mends the setting.
+            Err(_) if survey.class == Class::Write => self.settings.own.last_consistency(),
+            promised => promised?,
+        };
+        let hints = survey.own.as_ref().map(|own| own.hints).unwrap_or_default();
+        let quest = Quest::new(hints.overrides.over(promised), hints.after);
+        Ok(match &self.raised {
+            Some(raised) if self.status() != TransactionStatus::Idle => quest.raised(raised),
+            _ => quest,
+        })
     }
 
     pub(super) fn needs(&self, quest: &Quest) -> Needs {
@@ -171,18 +206,17 @@ impl Session {
         })
     }
 
-    /// Whether the server just leased is one that the proof holds for, and what a guard on it must find.
-    ///
-    /// `None`: it is not, and what the session needs must be learned.
+    /// Whether the proof holds for the server that was just leased.
     ///
     /// # Errors
     /// What the session has seen may be lost.
-    pub(super) fn guard_for(&mut self, proof: Proof, quest: &mut Quest) -> Result<Option<Option<Lsn>>> {
-        let Some(connected_at) = self.held.as_ref().map(|held| held.lease.connected_at()) else { return Ok(None) };
-        let needs = self.needs(quest);
+    pub(super) fn fit(&mut self, proof: Proof, quest: &mut Quest) -> Result<Fit> {
+        let Some(connected_at) = self.held.as_ref().map(|held| held.lease.connected_at()) else {
+            return Ok(Fit::TooYoung);
+        };
         match proof {
-            Proof::Needless => Ok(Some(None)),
-            Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Some(None)),
+            Proof::Needless => Ok(Fit::Fits),
+            Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Fit::Fits),
             Proof::Own(_) => {
                 quest.not_own = true;
                 let timeline = self.causality.timeline();
@@ -190,9 +224,11 @@ impl Session {
                     self.causality.forget();
                     return Err(lost(&format!("the replica that it read on timeline {timeline} has restarted since")));
                 }
-                Ok(None)
+                Ok(Fit::TooYoung)
             }
-            Proof::Sample(_) | Proof::Expected => Ok(Some(needs.position.map(|position| position.lsn))),
+            Proof::Sample(_) | Proof::Expected => {
+                Ok(self.needs(quest).position.map_or(Fit::Fits, |position| Fit::Guarded(position.lsn)))
+            }
         }
     }
 
@@ -210,7 +246,7 @@ impl Session {
             let standing = view.node(node).map(|node| needs.standing(node, &view.history, now));
             let route = match standing {
                 Some(Standing::Serves(proof)) if proof != Proof::Expected => return Ok(()),
-                _ if quest.patience(now).is_zero() => return Err(self.unmet(&view, &needs, quest)),
+                _ if quest.patience(now).wait.is_zero() => return Err(self.unmet(&view, &needs, quest)),
                 Some(Standing::Unknown) => Route::Ask,
                 Some(Standing::Stale) => Route::Measure,
                 _ => match needs.position {
@@ -238,9 +274,10 @@ impl Session {
     /// not, or if nobody can know.
     pub(super) fn check_history(&mut self, quest: &Quest) -> Result<()> {
         let view = self.cluster.topology.view();
-        let Some(epoch) = view.epoch.filter(|_| quest.consistency.level >= Level::Session) else { return Ok(()) };
+        let Some(epoch) = view.epoch else { return Ok(()) };
         let timeline = self.causality.timeline();
-        if let Some(seen) = self.causality.seen().filter(|_| timeline < epoch.timeline) {
+        let promised = quest.consistency.level >= Level::Session;
+        if let Some(seen) = self.causality.seen().filter(|_| promised && timeline < epoch.timeline) {
             let sample = seen.node().and_then(|node| self.cluster.topology.sample_of(node, seen.at()));
             match sample.map(|sample| sample.position).filter(|position| position.timeline < epoch.timeline) {
                 Some(position) => self.causality.resolve(position),
@@ -254,9 +291,19 @@ impl Session {
                 }
             }
         }
-        let Some(position) = self.causality.floor() else { return Ok(()) };
+        let floor = self.causality.floor().filter(|_| promised);
+        let Some(position) = floor.max(self.causality.after()) else { return Ok(()) };
         let why = match view.history.holds(position) {
-            Holds::Yes | Holds::Future | Holds::OtherSystem => return Ok(()),
+            Holds::Yes => return Ok(()),
+            Holds::Future => {
+                let message = format!(
+                    "the token in causeway.after is of timeline {}, and the primary that is known is of timeline {}",
+                    position.timeline, epoch.timeline
+                );
+                return Err(Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
+                    .hint("Try again once the new primary is known."));
+            }
+            Holds::OtherSystem => return Err(foreign(&self.cluster.config.name)),
             Holds::Lost { forked_at } => format!(
                 "it reached {} on timeline {}, which timeline {} left at {forked_at}",
                 position.lsn, position.timeline, epoch.timeline

@@ -62,10 +62,10 @@ use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
-use crate::sql::{self, Classified};
+use crate::sql::{self, Classified, Hints};
 use crate::topology::Facts;
 use crate::types::{Lsn, NodeId, PoolMode};
-use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_error, put_ready};
+use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_command_complete, put_error, put_ready};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Target, tag};
 
@@ -96,6 +96,7 @@ impl Client {
 }
 
 /// A leased server, and what the session knows of it.
+#[expect(clippy::struct_excessive_bools, reason = "they are facts that have nothing to do with each other")]
 #[derive(Debug)]
 struct Held {
     lease: Lease<Server>,
@@ -156,6 +157,8 @@ struct Session {
     ends_at_flush: bool,
     last_replica: Option<NodeId>,
     causality: Causality,
+    /// What a transaction on a replica has said about its reads.
+    raised: Option<Box<Hints>>,
 }
 
 /// Why a session ends.
@@ -190,10 +193,21 @@ impl Session {
         if self.held.is_none() && survey.work == Work::Nothing {
             return self.answer_alone(bytes).await;
         }
+        if survey.own.is_some()
+            && let Some(set) = self.set_own(&survey, bytes, end)
+        {
+            return match set {
+                Ok(()) => self.answer_set(bytes).await,
+                Err(error) => self.refuse(bytes, end, &error).await,
+            };
+        }
         // On the heap: an idle session should not carry what only a running batch needs.
         match Box::pin(self.lead(Task::new(bytes, end, survey))).await? {
             Ok(()) => Ok(()),
-            Err(error) => self.refuse(bytes, end, &error).await,
+            Err(error) => {
+                self.settings.hide_own();
+                self.refuse(bytes, end, &error).await
+            }
         }
     }
 
@@ -218,6 +232,14 @@ impl Session {
             }
             rest = after;
         }
+        self.client.input.advance(bytes);
+        self.tell(&answer).await
+    }
+
+    async fn answer_set(&mut self, bytes: usize) -> Result<(), Ended> {
+        let mut answer = Vec::new();
+        put_command_complete(&mut answer, "SET");
+        put_ready(&mut answer, TransactionStatus::Idle);
         self.client.input.advance(bytes);
         self.tell(&answer).await
     }

@@ -2,9 +2,20 @@
 
 use std::sync::Arc;
 
+use super::batch::End;
+use super::lead::Task;
+use super::meet::Quest;
+use super::survey::Survey;
+use super::{Ended, Session};
 use crate::backend::params::Params;
-use crate::error::{Error, Result};
-use crate::types::{BadSetting, Consistency, Overrides, OwnSetting, OwnValue, Position};
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::route::Route;
+use crate::sql::{self, Assigned, Effects, OwnSet};
+use crate::topology::Holds;
+use crate::types::{BadSetting, Consistency, Level, Overrides, OwnSetting, OwnValue, Position};
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::HEADER_BYTES;
+use crate::wire::frontend::query;
 
 /// What a session says that its reads may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +59,11 @@ impl Own {
     /// It was set to what cannot be.
     pub fn consistency(&self) -> Result<Consistency> {
         self.bad.as_deref().map_or(Ok(self.current.consistency), |bad| Err(Error::from(bad.clone())))
+    }
+
+    /// The same, whatever it was set to since.
+    pub fn last_consistency(&self) -> Consistency {
+        self.current.consistency
     }
 
     pub fn after(&self) -> Option<Position> {
@@ -119,11 +135,157 @@ impl Own {
 
 /// Removes and returns all whose names are Causeway's.
 pub fn take_own(params: &mut Params) -> Vec<(Box<str>, Box<[u8]>)> {
-    let own: Vec<_> = params
+    let own: Vec<(Box<str>, Box<[u8]>)> = params
         .iter()
         .filter(|(name, _)| OwnSetting::is_own_name(name))
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    own.iter().for_each(|(name, _): &(Box<str>, Box<[u8]>)| params.remove(name));
+    for (name, _) in &own {
+        params.remove(name);
+    }
     own
+}
+
+impl Session {
+    /// SET of one of Causeway's settings, alone, needs no server. Gives the whole answer, or `None`: it is more than that.
+    pub(super) fn set_own(&mut self, survey: &Survey, bytes: usize, end: End) -> Option<Result<()>> {
+        let own =
+            survey.own.as_ref().filter(|own| own.refusal.is_none() && self.held.is_none() && end == End::Query)?;
+        let text = query(self.client.input.get(HEADER_BYTES..bytes)?).ok()?.trim_ascii_end();
+        let is_alone = !text.strip_suffix(b";").unwrap_or(text).contains(&b';');
+        let [OwnSet { setting, to, local: false }] = *own.sets else { return None };
+        if !is_alone || !own.hints.is_empty() || survey.effects.without(Effects::SET | Effects::RESET) != Effects::NONE
+        {
+            return None;
+        }
+        if let Err(error) = self.check_wishes(survey) {
+            return Some(Err(error));
+        }
+        let value = match to {
+            Assigned::Value(value) => value,
+            Assigned::Default => self.settings.own.at_login(setting)?,
+            Assigned::Unread => return None,
+        };
+        self.settings.own.choose(value);
+        self.causality.set_after(self.settings.own.after());
+        Some(Ok(()))
+    }
+
+    /// What a batch says to Causeway must be possible, and for where it runs.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing of it must run.
+    pub(super) fn check_wishes(&self, survey: &Survey) -> Result<()> {
+        let Some(own) = survey.own.as_ref().filter(|_| self.status() != TransactionStatus::Failed) else {
+            return self.check_hidden_wish(survey);
+        };
+        if let Some(refusal) = &own.refusal {
+            return Err(refusal.clone().into());
+        }
+        let set = own.sets.iter().filter_map(|set| match set.to {
+            Assigned::Value(OwnValue::After(after)) => after,
+            _ => None,
+        });
+        let view = self.cluster.topology.view();
+        for position in own.hints.after.into_iter().chain(set) {
+            if view.history.holds(position) == Holds::OtherSystem {
+                return Err(foreign(&self.cluster.config.name));
+            }
+        }
+        let wants_primary = |set: &OwnSet| set.to == Assigned::Value(OwnValue::Consistency(Level::Primary));
+        if self.is_on_replica() && own.sets.iter().any(wants_primary) {
+            return Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, NOT_IN_TRANSACTION)
+                .hint("Begin it with /* causeway: primary */ BEGIN READ ONLY."));
+        }
+        if own.sets.is_empty() || own.sets.iter().any(|set| set.to == Assigned::Unread) {
+            return self.check_hidden_wish(survey);
+        }
+        Ok(())
+    }
+
+    /// In a transaction on a replica, what `set_config` does to a setting of Causeway's would go unnoticed.
+    fn check_hidden_wish(&self, survey: &Survey) -> Result<()> {
+        let sets = survey.settings.iter().any(|name| OwnSetting::is_own_name(name));
+        if !sets || !self.is_on_replica() || self.status() == TransactionStatus::Failed {
+            return Ok(());
+        }
+        let message =
+            "in a READ ONLY transaction on a replica, Causeway's settings can be set by SET LOCAL with a literal only";
+        Err(Error::new(Fault::Client, sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .hint("Use SET LOCAL, or begin with /* causeway: primary */ BEGIN READ ONLY."))
+    }
+
+    fn is_on_replica(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.on_replica)
+    }
+
+    /// Brings what a statement may ask of Causeway's settings to where it will run. The inner error: the session's
+    /// position cannot be learned.
+    pub(super) async fn show_own(&mut self, task: &Task, quest: &mut Quest) -> Result<Result<()>, Ended> {
+        let batch = &self.client.input[..task.bytes];
+        let position = if memchr::memmem::find(&batch.to_ascii_lowercase(), b"position").is_some() {
+            match self.position(quest).await {
+                Ok(position) => position,
+                Err(error) => return Ok(Err(error)),
+            }
+        } else {
+            None
+        };
+        match self.status() {
+            TransactionStatus::Idle => self.settings.show_own(position),
+            TransactionStatus::InTransaction if !self.pipeline_open => {
+                // What the transaction has set itself is there.
+                let shown = self.settings.own.shown(&Params::default(), position);
+                let sql = shown.local_sql(|name| !self.unaudited.names().iter().any(|set| **set == *name));
+                if let Err(error) = self.ask(&sql, 1).await? {
+                    return Ok(Err(error));
+                }
+            }
+            TransactionStatus::InTransaction | TransactionStatus::Failed => {}
+        }
+        Ok(Ok(()))
+    }
+
+    /// What stands for all that the session has seen; `None`: it has seen nothing.
+    async fn position(&mut self, quest: &mut Quest) -> Result<Option<Position>> {
+        self.resolve_for_nothing();
+        if self.causality.seen().is_some() {
+            self.pursue(Route::Ask, quest).await?;
+        }
+        if self.causality.seen().is_none() {
+            return Ok(self.causality.position());
+        }
+        let message = format!(
+            "the session's position in cluster {:?} cannot be learned now: its primary did not answer within \
+             causeway.causal_wait",
+            self.cluster.config.name
+        );
+        Err(Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message))
+    }
+
+    /// A batch that said something to Causeway is done: in a transaction on a replica, that counts from now on.
+    pub(super) fn take_wishes(&mut self, own: &sql::Own) {
+        if own.sets.is_empty() || self.status() == TransactionStatus::Idle || !self.is_on_replica() {
+            return;
+        }
+        let mut raised = self.raised.take().unwrap_or_default();
+        for set in &own.sets {
+            match set.to {
+                Assigned::Value(OwnValue::After(after)) => raised.after = raised.after.max(after),
+                Assigned::Value(value) => raised.overrides.choose(value),
+                // Not less strict than it was.
+                Assigned::Default | Assigned::Unread => {}
+            }
+        }
+        self.raised = Some(raised);
+    }
+}
+
+const NOT_IN_TRANSACTION: &str = "a READ ONLY transaction on a replica cannot go to the primary";
+
+pub(super) fn foreign(cluster: &str) -> Error {
+    let message =
+        format!("invalid value for parameter \"causeway.after\": the token is of another cluster than {cluster:?}");
+    Error::new(Fault::Client, sqlstate::INVALID_PARAMETER_VALUE, message)
+        .hint("Use it with the database that SHOW causeway.position was asked of.")
 }

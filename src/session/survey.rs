@@ -8,7 +8,7 @@ use super::batch::End;
 use super::statements::ClientStatements;
 use crate::backend::prepared::Statement;
 use crate::error::Result;
-use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Verb, is_custom_setting, prepared_text};
+use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Own, Verb, is_custom_setting, prepared_text};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Parse, Target, query, tag};
 
@@ -35,6 +35,10 @@ pub struct Survey {
     pub settings: Vec<Box<str>>,
     /// Some text is one PREPARE, EXECUTE or DEALLOCATE, or some statement was made so.
     pub in_sql: Option<Box<InSql>>,
+    /// What it says to Causeway itself.
+    pub own: Option<Box<Own>>,
+    /// Its answer may depend on what its server has for Causeway's settings.
+    pub mentions_own: bool,
     texts: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
@@ -73,6 +77,8 @@ impl Default for Survey {
             describes: false,
             settings: Vec::new(),
             in_sql: None,
+            own: None,
+            mentions_own: false,
             texts: 0,
             named: HashMap::new(),
         }
@@ -278,6 +284,9 @@ impl Survey {
     fn mention(&mut self, classified: &Classified) {
         self.class = self.class.max(classified.class);
         self.hint = self.hint.or(classified.hint);
+        if let Some(refusal) = classified.refusal() {
+            self.own.get_or_insert_default().refusal.get_or_insert_with(|| refusal.clone());
+        }
     }
 
     fn run(&mut self, classified: &Classified) {
@@ -285,6 +294,10 @@ impl Survey {
         self.effects = self.effects.union(classified.effects);
         self.settings.extend(classified.settings.iter().cloned());
         self.transaction_control |= classified.transaction_control;
+        self.mentions_own |= classified.mentions_own;
+        if let Some(own) = &classified.own {
+            self.own.get_or_insert_default().join(own.as_ref().clone());
+        }
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);

@@ -38,6 +38,14 @@ impl Hints {
         *self == Self::default()
     }
 
+    pub(super) fn join(&mut self, next: Self) {
+        let (ours, theirs) = (&mut self.overrides, next.overrides);
+        ours.level = ours.level.max(theirs.level);
+        ours.max_staleness = ours.max_staleness.into_iter().chain(theirs.max_staleness).min();
+        ours.causal_wait = ours.causal_wait.max(theirs.causal_wait);
+        self.after = self.after.max(next.after);
+    }
+
     /// `None`: the text does not say.
     pub fn get(&self, setting: OwnSetting) -> Option<OwnValue> {
         match setting {

@@ -38,8 +38,9 @@ pub enum Assigned {
 }
 
 impl Own {
-    /// Takes in what the text's next statement says.
-    pub(super) fn join(&mut self, next: Self) {
+    /// Takes in what the next statement says; of two wishes the stricter one counts for both.
+    pub fn join(&mut self, next: Self) {
+        self.hints.join(next.hints);
         for set in next.sets {
             self.sets.retain(|known| (known.setting, known.local) != (set.setting, set.local));
             self.sets.push(set);

@@ -244,7 +244,7 @@ pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     Some(values)
 }
 
-/// The body of a FunctionCallResponse to [`ASK_REPLAYED`](super::frontend::ASK_REPLAYED); `None`: it says nothing of use.
+/// The body of a `FunctionCallResponse` to [`ASK_REPLAYED`](super::frontend::ASK_REPLAYED); `None`: it says nothing of use.
 pub fn replayed(body: &[u8]) -> Option<Lsn> {
     let (length, lsn) = body.split_first_chunk::<4>()?;
     let lsn = <[u8; 8]>::try_from(lsn).ok().filter(|_| *length == 8_i32.to_be_bytes())?;
@@ -318,7 +318,7 @@ mod tests {
             ),
             (
                 encoded(|o| {
-                    put_error(o, Severity::Error, &Error::new(Fault::Node, "40001", "m").detail("d").hint("h"))
+                    put_error(o, Severity::Error, &Error::new(Fault::Node, "40001", "m").detail("d").hint("h"));
                 }),
                 b"E\0\0\0\x23SERROR\0VERROR\0C40001\0Mm\0Dd\0Hh\0\0".to_vec(),
             ),
