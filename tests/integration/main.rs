@@ -24,6 +24,7 @@ mod lifecycle;
 mod login;
 mod outage;
 mod pgbench;
+mod positions;
 mod prepared;
 mod proxy;
 mod raw;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         exact::TESTS,
         faults::TESTS,
         lag::TESTS,
+        positions::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
