@@ -15,6 +15,7 @@ mod drivers;
 mod exact;
 mod exact_copy;
 mod faults;
+mod forks;
 mod frames;
 mod harness;
 mod harness_check;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         lag::TESTS,
         positions::TESTS,
+        forks::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
