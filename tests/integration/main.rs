@@ -31,6 +31,7 @@ mod proxy;
 mod raw;
 mod routing;
 mod speech;
+mod staleness;
 mod state;
 mod target;
 mod traffic;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         lag::TESTS,
         positions::TESTS,
         forks::TESTS,
+        staleness::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,

@@ -1,5 +1,6 @@
 //! Positions asked from real nodes, straight through the topology: the primary's, and those that replicas replay.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -9,7 +10,7 @@ use causeway::app::demo::cluster::{ClusterOptions, LocalCluster};
 use causeway::config;
 use causeway::metrics::Metrics;
 use causeway::topology::{PositionSample, Topology, View};
-use causeway::types::{Lsn, NodeId};
+use causeway::types::{Lsn, Mutant, NodeId};
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
@@ -22,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("positions::an_unflushed_neighbour_is_not_waited_for", an_unflushed_neighbour_is_not_waited_for),
     ("positions::many_share_a_question", many_share_a_question),
     ("positions::a_replica_that_stands_still_is_not_hammered", a_replica_that_stands_still_is_not_hammered),
+    ("positions::a_broken_promise_is_noticed", a_broken_promise_is_noticed),
 ];
 
 pub const LIMIT: Duration = Duration::from_secs(20);
@@ -60,10 +62,10 @@ impl Watched {
     }
 
     /// The value of a metric, all its series together.
-    fn metric(&self, name: &str) -> f64 {
+    fn metric(&self, name: &str) -> u64 {
         let text = self.metrics.render();
         let of_it = text.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
-        of_it.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        of_it.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 }
 
@@ -109,7 +111,7 @@ fn a_commit_is_there_when_its_position_is(_: &Env) {
             }
         }
     });
-    assert_eq!(watched.metric("causeway_position_question_failures_total"), 0.0);
+    assert_eq!(watched.metric("causeway_position_question_failures_total"), 0);
 }
 
 /// Commits so that the commit record ends exactly where a page does; gives what the primary calls its position.
@@ -159,7 +161,7 @@ fn a_page_boundary_is_no_place_to_wait_for(_: &Env) {
             }
         }
     });
-    assert_eq!(watched.metric("causeway_nudges_total"), 0.0, "it was reached by itself");
+    assert_eq!(watched.metric("causeway_nudges_total"), 0, "it was reached by itself");
 }
 
 fn an_unflushed_neighbour_is_not_waited_for(_: &Env) {
@@ -182,7 +184,7 @@ fn an_unflushed_neighbour_is_not_waited_for(_: &Env) {
         }
         let nudges = watched.metric("causeway_nudges_total");
         println!("{nudges} nudges in 20 rounds, slowest wait {slowest:?}");
-        assert!((1.0..=20.0).contains(&nudges), "{nudges} nudges");
+        assert!((1..=20).contains(&nudges), "{nudges} nudges");
         // What is flushed needs no nudge: a wait that does not end makes none.
         cluster.replicas()[0].sql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
         neighbour.batch_execute("COMMIT").await.unwrap();
@@ -220,11 +222,10 @@ fn many_share_a_question(_: &Env) {
         thread::sleep(Duration::from_secs(2));
         over.store(true, Relaxed);
     });
-    #[expect(clippy::cast_precision_loss, reason = "a count of what a test does")]
-    let asked = asked.into_inner() as f64;
+    let asked = asked.into_inner() as u64;
     let questions = watched.metric("causeway_position_question_seconds_count") - before;
     println!("{asked} positions by {questions} questions in 2 s");
-    assert!(questions > 10.0 && asked / questions > 10.0, "{asked} positions by {questions} questions");
+    assert!(questions > 10 && asked / questions > 10, "{asked} positions by {questions} questions");
     assert!(watched.metric("causeway_position_waiters_total") >= asked);
 }
 
@@ -250,7 +251,7 @@ fn a_replica_that_stands_still_is_not_hammered(_: &Env) {
         });
         futures_util::future::join_all(waits).await;
         let polls = polls() - before;
-        assert!((10.0..=300.0).contains(&polls), "{polls} polls in a second");
+        assert!((10..=300).contains(&polls), "{polls} polls in a second");
         let progress = watched.topology.view().nodes[1].progress.clone();
         assert!(progress.latest().unwrap().paused);
         assert_eq!(progress.expected_wait(wanted.lsn, Instant::now()), None);
@@ -259,5 +260,23 @@ fn a_replica_that_stands_still_is_not_hammered(_: &Env) {
         assert_eq!(met, Some(NodeId(1)));
         assert_eq!(progress.expected_wait(wanted.lsn, Instant::now()), Some(Duration::ZERO));
     });
-    assert!(watched.metric("causeway_replay_wait_seconds_count") >= 102.0);
+    assert!(watched.metric("causeway_replay_wait_seconds_count") == 102);
+}
+
+/// A fault of ours, the test that it must fail, and what that says then.
+const BROKEN: &[(Mutant, &str, &str)] = &[
+    (Mutant::OldPosition, "positions::many_share_a_question", "an answer to an older question"),
+    (Mutant::FlushPosition, "positions::a_commit_is_there_when_its_position_is", "off, round"),
+    (Mutant::FlatteringStaleness, "staleness::is_never_understated", "before it is said to have all"),
+];
+
+fn a_broken_promise_is_noticed(_: &Env) {
+    // No release build can be broken.
+    for (mutant, test, says) in BROKEN.iter().filter(|_| cfg!(debug_assertions)) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test]).env("CAUSEWAY_MUTANT", mutant.as_str());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(says), "{mutant:?} is not noticed by {test}: {said}");
+    }
 }
