@@ -79,7 +79,7 @@ impl Oracle {
             waiters.extract_if(.., |waiter| waiter.since <= sent_at).collect()
         };
         // Outside the lock: each wakes another thread.
-        met.into_iter().map(|waiter| waiter.answer.send(answer)).filter_map(Result::ok).count()
+        met.into_iter().filter_map(|waiter| waiter.answer.send(answer).ok()).count()
     }
 }
 

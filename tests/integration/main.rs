@@ -15,6 +15,7 @@ mod drivers;
 mod exact;
 mod exact_copy;
 mod faults;
+mod forks;
 mod frames;
 mod harness;
 mod harness_check;
@@ -24,11 +25,13 @@ mod lifecycle;
 mod login;
 mod outage;
 mod pgbench;
+mod positions;
 mod prepared;
 mod proxy;
 mod raw;
 mod routing;
 mod speech;
+mod staleness;
 mod state;
 mod target;
 mod traffic;
@@ -62,6 +65,9 @@ fn main() -> ExitCode {
         exact::TESTS,
         faults::TESTS,
         lag::TESTS,
+        positions::TESTS,
+        forks::TESTS,
+        staleness::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
