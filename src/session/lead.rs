@@ -160,9 +160,10 @@ impl Session {
         fit.map(|_| false)
     }
 
-    fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
+    fn route(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> Route {
         if quest.consistency.level == Level::Session && self.held.is_none() {
             self.resolve_for_nothing();
+            self.consider_moving(quest);
         }
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
