@@ -87,6 +87,9 @@ impl Session {
         if let Err(error) = self.check_history(&quest) {
             return Ok(Err(error));
         }
+        if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
+            Box::pin(self.free_to_move()).await;
+        }
         if task.survey.mentions_own
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
         {
@@ -160,10 +163,9 @@ impl Session {
         fit.map(|_| false)
     }
 
-    fn route(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> Route {
+    fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
         if quest.consistency.level == Level::Session && self.held.is_none() {
             self.resolve_for_nothing();
-            self.consider_moving(quest);
         }
         let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
