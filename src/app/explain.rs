@@ -1,5 +1,6 @@
 //! `causeway explain`: what a statement is taken for, and where a new session's would go now.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,7 +131,12 @@ fn classify(sql: &str, facts: &CatalogFacts) -> Arc<Classified> {
 /// A row on a line, the values below each other.
 fn table(rows: &[Property]) -> String {
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
-    rows.iter().map(|Property { name, value }| format!("{name:width$}  {value}\n")).collect()
+    let mut out = String::new();
+    for Property { name, value } in rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{name:width$}  {value}");
+    }
+    out
 }
 
 #[cfg(test)]

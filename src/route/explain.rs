@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Needs, Proof, Reason, Refusal, Request, Route, Standing, primary_reason, route};
+use super::{Needs, Patience, Proof, Reason, Refusal, Request, Route, Standing, primary_reason, route};
 use crate::config::Fallback;
 use crate::sql::Property;
 use crate::topology::{NodeView, View};
@@ -141,10 +141,11 @@ fn standing_in_words(standing: Standing) -> String {
 fn route_in_words(request: &Request, circumstances: &Circumstances, view: &View, now: Instant) -> String {
     let chosen = decide(request, view, now);
     let otherwise = || {
-        let impatient = Request { patience: Duration::ZERO, ..*request };
+        let patience = Patience { wait: Duration::ZERO, ..request.patience };
+        let impatient = Request { patience, ..*request };
         decided(decide(&impatient, view, now), request, circumstances, view, now)
     };
-    let patience = || roughly(request.patience);
+    let patience = || roughly(request.patience.wait);
     match chosen {
         Route::Ask => {
             format!("asks the primary for its position, and decides then; without an answer: {}", otherwise())
@@ -236,8 +237,8 @@ fn roughly(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Stay;
     use super::super::tests::{READ, WRITE, view};
-    use super::super::{Proof, Stay};
     use super::*;
     use crate::topology::PositionSample;
     use crate::types::{Lsn, Position};

@@ -4,31 +4,31 @@
 //! What a prepared EXPLAIN ROUTE says is as of its Parse. Texts that PostgreSQL gets before their batch is complete, as
 //! those behind a COPY, are not looked at, and PostgreSQL refuses them.
 
-use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::batch::End;
 use super::causality::Causality;
 use super::lead::Tried;
-use super::meet::Quest;
-use super::survey::Survey;
+use super::survey::{Classify as _, ExplainRoute, Survey};
 use super::{Classify, Session};
 use crate::backend::params::put_literal;
 use crate::config::Config;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::explain::{Circumstances, Origin, explain};
-use crate::route::{NodeSet, Request, Route, Stay};
-use crate::sql::{self, Class, Classified, Property, explained, parameters};
+use crate::route::{NodeSet, Patience, Request, Route, Stay};
+use crate::sql::{self, Classified, Property, explained, parameters};
 use crate::types::{Consistency, PoolMode, Position};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Parse, put_query, query, tag};
 
 impl Session {
-    /// Replaces all EXPLAIN ROUTE of the batch by what they say. Gives how long the batch is then.
+    /// Replaces all EXPLAIN ROUTE of a batch by what they say. Gives how long the batch is then, and what it is about.
     ///
     /// # Errors
-    /// The batch would be too long; the client has cancelled.
-    pub(super) async fn explain_routes(&mut self, bytes: usize) -> Result<usize> {
+    /// The batch would be too long; a hint of its own cannot be; the client has cancelled.
+    pub(super) async fn explain_routes(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(usize, Survey)> {
+        self.check_wishes(&survey)?;
         let batch = self.client.input[..bytes].to_vec();
         let before = self.causality;
         let rewritten = self.rewrite(&batch).await;
@@ -39,7 +39,12 @@ impl Session {
         self.client.input.clear();
         self.client.input.extend_from_slice(&rewritten);
         self.client.input.extend_from_slice(&behind);
-        Ok(rewritten.len())
+        let bytes = rewritten.len();
+        let mut answered = self.survey(bytes, end)?;
+        if survey.only_explains() && self.held.is_none() {
+            answered.explain_route = ExplainRoute::Answered;
+        }
+        Ok((bytes, answered))
     }
 
     async fn rewrite(&mut self, batch: &[u8]) -> Result<Vec<u8>> {
@@ -97,12 +102,12 @@ impl Session {
     }
 
     /// Without a look at the nodes.
-    fn say_what_it_is(&self, asked: &[u8]) -> Result<(std::sync::Arc<Classified>, Survey, Vec<Property>)> {
+    fn say_what_it_is(&self, asked: &[u8]) -> Result<(Arc<Classified>, Survey, Vec<Property>)> {
         let mut classify = Classify { worker: &self.worker, facts: &self.facts, lexis: self.settings.lexis() };
         let mut alone = Vec::new();
         put_query(&mut alone, asked);
         let survey = Survey::of(&alone, End::Query, &self.statements, &mut classify)?;
-        let classified = super::survey::Classify::classify(&mut classify, asked);
+        let classified = classify.classify(asked);
         let loaded = self.facts.load();
         let mut rows = sql::explain(asked, &classified, &loaded.facts);
         if loaded.version == 0 {
@@ -156,8 +161,7 @@ pub fn first_request(
         avoid: NodeSet::default(),
         level,
         needs: seen.needs(level, max_staleness, Instant::now(), asked),
-        guarded: true,
-        patience: causal_wait,
+        patience: Patience { guard: true, wait: causal_wait },
     }
 }
 
@@ -210,6 +214,7 @@ fn put_text(sql: &mut Vec<u8>, text: &str, utf8: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Class;
 
     fn answer(message: u8, body: &[u8], rows: &[Property], utf8: bool) -> Vec<u8> {
         let (parse, asked) = text(message, body).unwrap();
@@ -243,8 +248,8 @@ mod tests {
         let body = answer(tag::PARSE, b"s\0EXPLAIN ROUTE SELECT $2, $1, $2\0\0\x01\0\0\0\x17", &rows, false);
         let parse = Parse::read(&body).unwrap();
         assert_eq!((parse.name, parse.types), (&b"s"[..], &b"\0\x01\0\0\0\x17"[..]));
-        let expected = expected.replace('\u{e9}', "?")
-            + " WHERE ARRAY[$1::pg_catalog.text,$2::pg_catalog.text] IS NOT NULL";
+        let expected =
+            expected.replace('\u{e9}', "?") + " WHERE ARRAY[$1::pg_catalog.text,$2::pg_catalog.text] IS NOT NULL";
         assert_eq!(parse.text, expected.as_bytes());
     }
 
@@ -259,7 +264,8 @@ mod tests {
             safe_encoding: true,
             now: Instant::now(),
         };
-        let body = answer(tag::PARSE, b"\0EXPLAIN ROUTE DELETE FROM t WHERE a = $1\0\0\0", &[Property::new("a", "b")], true);
+        let body =
+            answer(tag::PARSE, b"\0EXPLAIN ROUTE DELETE FROM t WHERE a = $1\0\0\0", &[Property::new("a", "b")], true);
         let classified = sql::Classifier::new(0).classify(Parse::read(&body).unwrap().text, &context);
         assert_eq!((classified.class, classified.effects), (Class::Read, sql::Effects::NONE), "{}", classified.why);
     }
