@@ -147,9 +147,8 @@ impl Session {
         let Ok(sample) = self.cluster.topology.ask_primary(at).await else { return };
         let view = self.cluster.topology.view();
         let needs = Needs { position: Some(sample.position), ..Needs::default() };
-        let serves = |other: &NodeView| {
-            matches!(needs.standing(other, &view.history, Instant::now()), Standing::Serves(_))
-        };
+        let serves =
+            |other: &NodeView| matches!(needs.standing(other, &view.history, Instant::now()), Standing::Serves(_));
         if view.eligible().any(|other| other.id != node && serves(other)) {
             self.causality.resolve(sample.position);
         }
