@@ -21,6 +21,7 @@ const NUDGE_SQL: &str = "\
 SELECT CASE WHEN pg_current_wal_flush_lsn() < $1 THEN pg_logical_emit_message(true, 'causeway', '') END AS written,
        pg_current_wal_flush_lsn() AS flush";
 
+const PAGE_BYTES: u64 = 8192;
 /// Between two nudges.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -40,7 +41,12 @@ struct Wish {
 
 impl Nudger {
     /// Somebody has been waiting for `position` for too long. Nothing happens if it was flushed already.
-    pub(super) fn ask_for(&self, position: Position) {
+    pub(super) fn ask_for(&self, mut position: Position) {
+        // Full pages are flushed before the record that goes on after them is complete. Only more than that lets
+        // replay come to the end of the page.
+        if position.lsn.0.is_multiple_of(PAGE_BYTES) {
+            position.lsn.0 += 1;
+        }
         let mut wish = self.wish.lock();
         let covers = |known: Position| {
             (known.system, known.timeline) == (position.system, position.timeline) && known.lsn >= position.lsn

@@ -54,6 +54,9 @@ impl Poller {
     /// The first of `nodes` to say that it has replayed `position`, in an answer that comes from now on. `None`: time
     /// is over, or none of them answers. Cancel safe.
     async fn wait(&self, wanted: Wanted, nodes: &[NodeId], until: tokio::time::Instant) -> Waited {
+        if nodes.is_empty() {
+            return Waited::NoAnswer;
+        }
         let (answer, answered) = oneshot::channel();
         self.waiters.lock().push(Waiter { wanted, began: Instant::now(), nodes: nodes.to_vec(), answer });
         for id in nodes {
@@ -137,10 +140,14 @@ impl Shared {
         id
     }
 
-    /// Polls each of the nodes once, shared with all others who wait for them.
+    /// Polls each of the nodes once, shared with all others who wait for them, and publishes what each answers.
     pub(super) async fn poll_once(&self, nodes: &[NodeId], until: tokio::time::Instant) {
         let since = Instant::now();
-        let polls = nodes.iter().map(async |&id| self.poller.wait(Wanted::News(since), &[id], until).await);
+        let polls = nodes.iter().map(async |&id| {
+            if let Waited::Met(_) = self.poller.wait(Wanted::News(since), &[id], until).await {
+                self.publish_news(Instant::now());
+            }
+        });
         futures_util::future::join_all(polls).await;
     }
 }
