@@ -19,7 +19,7 @@ use crate::types::{Lsn, NodeId, Position};
 const SHORTEST_PAUSE: Duration = Duration::from_micros(300);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// Whoever still waits after this long for what the primary has not flushed makes it flush.
-const NUDGE_AFTER: Duration = Duration::from_millis(3);
+const NUDGE_AFTER: Duration = Duration::from_millis(2);
 
 /// Those who wait for replicas.
 #[derive(Debug)]
@@ -169,11 +169,10 @@ pub(super) async fn keep_polling(state: Arc<Shared>, id: NodeId, mut line: Line)
                 Ok(sample) => {
                     state.count_poll(id);
                     let sample = state.observe(id, sample);
-                    if let Some(position) = state.poller.reply(id, &sample, &state) {
-                        state.nudger.ask_for(position);
-                    }
+                    let impatient = state.poller.reply(id, &sample, &state);
+                    let nudged = impatient.is_some_and(|position| state.nudger.ask_for(position));
                     let moved = last.replace(sample.position.lsn) != Some(sample.position.lsn);
-                    let longer = if moved { SHORTEST_PAUSE } else { pause * 2 };
+                    let longer = if moved || nudged { SHORTEST_PAUSE } else { pause * 2 };
                     pause = longer.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
                 }
                 Err(error) => {

@@ -209,7 +209,9 @@ fn an_unflushed_neighbour_is_not_waited_for(_: &Env) {
         let replica = &REPLICAS[..1];
         let met = watched.topology.wait_for_replay(sample.position, replica, soon(Duration::from_millis(300))).await;
         assert_eq!(met, None);
-        assert_eq!(watched.metric("causeway_nudges_total"), nudges);
+        // At the end of a page a flush position may be that of half a record.
+        let doubtful = u64::from(sample.position.lsn.0.is_multiple_of(PAGE));
+        assert!(watched.metric("causeway_nudges_total") <= nudges + doubtful);
     });
 }
 
