@@ -84,13 +84,13 @@ impl Session {
             Ok(quest) => quest,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = self.check_history(&quest) {
+        if let Err(error) = self.check_history(task.survey.class, &quest) {
             return Ok(Err(error));
         }
         if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
             Box::pin(self.free_to_move()).await;
         }
-        if task.survey.mentions_own
+        if (task.survey.mentions_own || self.resets_own_among_others(&task.survey))
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
         {
             return Ok(Err(error));
