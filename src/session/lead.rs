@@ -87,8 +87,12 @@ impl Session {
         if let Err(error) = self.check_history(&quest) {
             return Ok(Err(error));
         }
-        if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
-            Box::pin(self.free_to_move()).await;
+        if self.held.is_none()
+            && quest.consistency.level == Level::Session
+            && self.may_move()
+            && let Err(error) = Box::pin(self.free_to_move(&quest)).await
+        {
+            return Ok(Err(error));
         }
         if task.survey.mentions_own
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?

@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, View};
-use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, Position};
+use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, Position, show_duration};
 use crate::wire::backend::TransactionStatus;
 
 /// What a batch may see, and what was done so far to find a replica that shows it.
@@ -147,9 +147,11 @@ impl Session {
 
     /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
     /// would not do: a replica shows a commit a moment before it says that it has replayed it.
-    pub(super) async fn free_to_move(&mut self) {
-        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return };
-        let Ok(sample) = self.cluster.topology.ask_primary(at).await else { return };
+    pub(super) async fn free_to_move(&mut self, quest: &Quest) -> Result<()> {
+        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return Ok(()) };
+        let deadline = tokio::time::Instant::from_std(quest.deadline());
+        let asked = self.patiently(self.cluster.topology.ask_primary(at), deadline).await?;
+        let Some(Ok(sample)) = asked else { return Ok(()) };
         let view = self.cluster.topology.view();
         let needs = Needs { position: Some(sample.position), ..Needs::default() };
         let serves =
@@ -157,6 +159,7 @@ impl Session {
         if view.eligible().any(|other| other.id != node && serves(other)) {
             self.causality.resolve(sample.position);
         }
+        Ok(())
     }
 
     /// Does what a [`Route`] asks for before it can be decided.
@@ -277,7 +280,8 @@ impl Session {
 
     /// In a transaction on a replica, a read that needs more than that the session has read there: it waits there.
     pub(super) async fn prove_held(&mut self, task: &Task, quest: &mut Quest) -> Result<()> {
-        let Some(node) = self.held.as_ref().filter(|held| held.on_replica).map(|held| held.node) else { return Ok(()) };
+        let Some(held) = self.held.as_ref().filter(|held| held.on_replica) else { return Ok(()) };
+        let (node, connected_at) = (held.node, held.lease.connected_at());
         let reads = task.survey.reads_data() && self.status() == TransactionStatus::InTransaction;
         if !reads || self.pipeline_open {
             return Ok(());
@@ -290,7 +294,8 @@ impl Session {
             let now = Instant::now();
             let standing = view.node(node).map(|node| needs.standing(node, &view.history, now));
             let route = match standing {
-                Some(Standing::Serves(proof)) if proof != Proof::Expected => return Ok(()),
+                Some(Standing::Serves(Proof::Needless | Proof::Own(_))) => return Ok(()),
+                Some(Standing::Serves(Proof::Sample(at))) if connected_at <= at => return Ok(()),
                 _ if quest.patience(now).wait.is_zero() => return Err(self.unmet(&view, &needs, quest)),
                 Some(Standing::Unknown) => Route::Ask,
                 Some(Standing::Stale) => Route::Measure,
@@ -338,7 +343,7 @@ impl Session {
             }
         }
         let floor = self.causality.floor().filter(|_| promised);
-        let Some(position) = floor.max(self.causality.after()) else { return Ok(()) };
+        let Some(position) = floor.max(self.causality.after()).max(quest.after) else { return Ok(()) };
         let why = match view.history.holds(position) {
             Holds::Yes => return Ok(()),
             Holds::Future => {
@@ -369,7 +374,7 @@ impl Session {
         let now = Instant::now();
         let needed = match (needs.position, needs.covered_since) {
             (Some(position), _) => format!("position {} of timeline {}", position.lsn, position.timeline),
-            (None, Some(_)) => format!("a staleness of at most {max_staleness:?}"),
+            (None, Some(_)) => format!("a staleness of at most {}", show_duration(max_staleness)),
             (None, None) => "a position of the primary that could not be learned".to_owned(),
         };
         let nodes: Vec<_> = view.nodes.iter().map(|node| describe(view, node, now)).collect();
@@ -378,10 +383,16 @@ impl Session {
             self.cluster.config.name,
             level.as_str()
         );
-        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(format!(
-            "Raise causeway.causal_wait ({causal_wait:?}), lower causeway.consistency for this read, or set \
-             routing.fallback = \"primary\"."
-        ))
+        let hint = if self.held.is_some() {
+            "A transaction cannot leave its replica: begin it anew, or with /* causeway: primary */.".to_owned()
+        } else {
+            format!(
+                "Raise causeway.causal_wait ({}), lower causeway.consistency for this read, or set routing.fallback = \
+                 \"primary\".",
+                show_duration(causal_wait)
+            )
+        };
+        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(hint)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A client's life: accept, handshake, then batch after batch until it leaves.
 //!
 //! One task per session, on one worker. `Session::run` is the loop of design steps 1 to 8: `batch` collects, `survey`
-//! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
+//! classifies, `lead` routes and leases (`causality` knows what the session has seen, `meet` finds or waits for a replica
+//! that has it, `own` are the settings that say what is wanted), `translate` and `outbound` write to the server, `exchange` and `relay` pass the
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
 mod audit;
