@@ -250,6 +250,39 @@ mod tests {
     }
 
     #[test]
+    fn positions_are_counted_by_cluster() {
+        let metrics = metrics();
+        let positions = metrics.positions("main");
+        let ms = std::time::Duration::from_millis;
+        positions.answered(ms(2), true, 3);
+        positions.answered(ms(2), false, 0);
+        positions.replay_wait(WaitOutcome::Met, ms(1));
+        positions.replay_wait(WaitOutcome::TimedOut, ms(1));
+        positions.replay_wait(WaitOutcome::TimedOut, ms(1));
+        positions.nudged();
+        positions.forked(true);
+        // Whoever asks again gets the same.
+        metrics.positions("main").lost_writes.inc();
+        metrics.node("main", "a").polls.inc();
+        check(
+            &metrics,
+            &[
+                r#"causeway_position_question_seconds_count{cluster="main"} 2"#,
+                r#"causeway_position_question_failures_total{cluster="main"} 1"#,
+                r#"causeway_position_waiters_total{cluster="main"} 3"#,
+                r#"causeway_replay_wait_seconds_count{cluster="main",outcome="met"} 1"#,
+                r#"causeway_replay_wait_seconds_count{cluster="main",outcome="timed_out"} 2"#,
+                r#"causeway_replay_wait_seconds_count{cluster="main",outcome="no_answer"} 0"#,
+                r#"causeway_nudges_total{cluster="main"} 1"#,
+                r#"causeway_forks_total{cluster="main",point="known"} 1"#,
+                r#"causeway_forks_total{cluster="main",point="unknown"} 0"#,
+                r#"causeway_lost_writes_total{cluster="main"} 1"#,
+                r#"causeway_replay_polls_total{cluster="main",node="a"} 1"#,
+            ],
+        );
+    }
+
+    #[test]
     fn guards_count_down_by_themselves() {
         let metrics = metrics();
         let pool = metrics.pool("main", "a", "shop", "app");

@@ -345,6 +345,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
+            settled_at: worker.now(),
             raised: None,
             cluster: self.cluster,
             pools: self.pools,

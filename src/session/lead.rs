@@ -160,15 +160,16 @@ impl Session {
         fit.map(|_| false)
     }
 
-    pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
+    pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> Route {
         let (request, now) = self.request(survey, tried, quest);
         route(&request, &self.cluster.topology.view(), now, |below| fastrand::usize(..below))
     }
 
     /// What the route is decided by, and when.
-    pub(super) fn request(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> (Request, Instant) {
+    pub(super) fn request(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> (Request, Instant) {
         if quest.consistency.level == Level::Session && self.held.is_none() {
             self.resolve_for_nothing();
+            self.consider_moving(quest);
         }
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();

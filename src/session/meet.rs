@@ -28,6 +28,8 @@ pub(super) struct Quest {
     asked: Option<Position>,
     /// The session's own replica has only servers that are too young to prove anything.
     not_own: bool,
+    /// Another replica would be better than its own, if it can be had.
+    moves: bool,
     pub(super) guard_failed: bool,
     /// Nothing is to be waited for any more.
     gave_up: bool,
@@ -41,6 +43,7 @@ impl Quest {
             arrived: Instant::now(),
             asked: None,
             not_own: false,
+            moves: false,
             guard_failed: false,
             gave_up: false,
         }
@@ -65,6 +68,9 @@ impl Quest {
         Patience { guard: !self.guard_failed, wait }
     }
 }
+
+/// So many times as much must the own replica have to do.
+const MUCH_LESS: f64 = 2.0;
 
 /// Whether a server of a replica can serve a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +112,7 @@ impl Session {
         let Consistency { level, max_staleness, .. } = quest.consistency;
         let mut needs = self.causality.needs(level, max_staleness, quest.arrived, quest.asked);
         needs.position = needs.position.max(quest.after);
-        if quest.not_own {
+        if quest.not_own || quest.moves && !quest.gave_up {
             needs.own = None;
         }
         needs
@@ -121,11 +127,24 @@ impl Session {
             // Its own replica answers without a proof; only after a pause it is free to choose again.
             Seen::Replica { node, at } if is_old => self.cluster.topology.sample_of(node, at),
             Seen::Replica { .. } => None,
-            Seen::Primary { at, .. } | Seen::Unproven { at } => self.cluster.topology.primary_position(at),
+            Seen::Primary { node, at } => self.cluster.topology.sample_of(node, at),
+            Seen::Unproven { at } => self.cluster.topology.primary_position(at),
         };
         if let Some(sample) = sample {
             self.causality.resolve(sample.position);
         }
+    }
+
+    /// A session that reads without a pause would stay on its replica for ever. Now and then it looks whether another one
+    /// has much less to do; moving there costs a question.
+    pub(super) fn consider_moving(&mut self, quest: &mut Quest) {
+        let now = self.worker.now();
+        let Some(Seen::Replica { node, .. }) = self.causality.seen().filter(|_| now > self.settled_at) else { return };
+        self.settled_at = now;
+        let view = self.cluster.topology.view();
+        let cost = |node: &NodeView| node.load.cost(now);
+        let own = view.node(node).map_or(0.0, cost);
+        quest.moves = view.eligible().any(|other| other.id != node && cost(other) * MUCH_LESS < own);
     }
 
     /// Does what a [`Route`] asks for before it can be decided.
@@ -267,6 +286,7 @@ impl Session {
             self.causality.read_on_replica(held.node, timeline, held.proven, now);
         } else {
             self.causality.ran_on_primary(held.node, timeline, now);
+            self.cluster.topology.note_use_of_primary();
         }
     }
 

@@ -158,6 +158,8 @@ struct Session {
     /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
     ends_at_flush: bool,
     last_replica: Option<NodeId>,
+    /// When it last chose its replica, or thought about it.
+    settled_at: Instant,
     causality: Causality,
     /// What a transaction on a replica has said about its reads.
     raised: Option<Box<Hints>>,
@@ -356,7 +358,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1250, "{}", size_of::<super::Session>());
+        assert!(size_of::<super::Session>() <= 1260, "{}", size_of::<super::Session>());
         assert!(future_bytes(super::accept) <= 900, "{}", future_bytes(super::accept));
     }
 }

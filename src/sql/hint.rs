@@ -72,7 +72,11 @@ impl Comments {
     /// Takes in what stands between `/*` and `*/`.
     pub(super) fn read(&mut self, comment: &[u8]) {
         let Some(wishes) = wishes(comment) else { return };
-        if let Err(bad) = self.take_all(&String::from_utf8_lossy(wishes)) {
+        let taken = match str::from_utf8(wishes) {
+            Ok(wishes) => self.take_all(wishes),
+            Err(_) => Err(bad("the hint is not UTF-8".to_owned())),
+        };
+        if let Err(bad) = taken {
             self.refusal.get_or_insert(bad);
         }
     }

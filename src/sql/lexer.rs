@@ -7,7 +7,7 @@
 use super::hint::Comments;
 use super::keyword::{Keyword, keyword};
 
-/// Longer texts are not scanned.
+/// Of longer texts only the comments before the first token are scanned.
 pub(super) const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Texts of more tokens are not scanned to their end.
 const MAX_TOKENS: usize = 1 << 18;
@@ -129,7 +129,6 @@ impl Lexer<'_> {
                 b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
                 b'-' if self.peek(1) == Some(b'-') => self.at = line_end(self.text, self.at),
                 b'/' if self.peek(1) == Some(b'*') => self.block_comment()?,
-                // Of these, only the comments before the first token are read.
                 _ if self.text.len() > MAX_TEXT_BYTES => return Err(Unscannable::TooLong),
                 b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => self.word_or_prefixed()?,
                 b'"' => self.quoted_name()?,

@@ -9,6 +9,8 @@
 //! that the text only causes to run: functions, triggers, defaults, rules, views, policies (`change`, `setting`,
 //! `opaque`, `facts::code`). It may say too much, which costs a question to the server.
 //!
+//! What a text says to Causeway itself, hints, SET and SHOW of its settings, EXPLAIN ROUTE, is in [`Own`] (`hint`, `own`).
+//!
 //! What it cannot see, and who helps: a function declared STABLE or IMMUTABLE that writes (the replica refuses, the
 //! session runs the batch on the primary and calls [`Classifier::learn_write`]); state that a function in C changes;
 //! settings with a dot in their name that code puts together piece by piece; code that was made since the facts were

@@ -91,6 +91,7 @@ impl Topology {
         }
         let lines = controls()?.into_iter().map(Line::new).collect();
         tasks.spawn_on(oracle::keep_answering(Arc::clone(&state), lines), control_plane);
+        tasks.spawn_on(oracle::keep_fresh(Arc::clone(&state)), control_plane);
         tasks.spawn_on(nudge::keep_nudging(Arc::clone(&state), controls()?), control_plane);
         tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
         Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks) }))
@@ -176,6 +177,11 @@ impl Topology {
         let replicas: Vec<NodeId> = replicas.map(|node| node.id).collect();
         self.state.poll_once(&replicas, until).await;
         self.state.publish_news(std::time::Instant::now());
+    }
+
+    /// A session has seen what the primary shows now.
+    pub fn note_use_of_primary(&self) {
+        self.state.oracle.note_use();
     }
 
     /// Stops probing. The last view stays.

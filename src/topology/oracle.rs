@@ -1,10 +1,12 @@
 //! Where is the primary now? One question in flight for the cluster, and one answer for all who wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::MissedTickBehavior;
 use tokio_postgres::error::SqlState;
 
 use super::Shared;
@@ -35,6 +37,8 @@ type Answer = Result<PositionSample, PositionError>;
 pub(super) struct Oracle {
     waiters: Mutex<Vec<Waiter>>,
     wanted: Notify,
+    /// The primary was used since it was asked last.
+    used: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,14 @@ struct Waiter {
 }
 
 impl Oracle {
+    /// Some session has seen what the primary shows now.
+    pub(super) fn note_use(&self) {
+        // Mostly it is noted already, and a store would take the line from everybody else's cache.
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+    }
+
     /// Waits for the answer to a question sent at or after `since`. Cancel safe: whoever goes is not answered.
     pub(super) async fn ask(&self, since: Instant, patience: Duration) -> Answer {
         let (answer, answered) = oneshot::channel();
@@ -79,7 +91,24 @@ impl Oracle {
             waiters.extract_if(.., |waiter| waiter.since <= sent_at).collect()
         };
         // Outside the lock: each wakes another thread.
-        met.into_iter().map(|waiter| waiter.answer.send(answer)).filter_map(Result::ok).count()
+        met.into_iter().filter_map(|waiter| waiter.answer.send(answer).ok()).count()
+    }
+}
+
+/// After somebody has used the primary, its position is asked for this soon, whether anybody waits for it or not: what
+/// sessions have seen there is then known even if the primary is lost, and their next reads mostly need not ask.
+const FRESHEN: Duration = Duration::from_millis(20);
+
+/// Asks the primary now and then while it is used.
+pub(super) async fn keep_fresh(state: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(FRESHEN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if state.oracle.used.swap(false, Relaxed) {
+            // Nobody is told if it fails.
+            let _ = state.oracle.ask(Instant::now(), state.patience).await;
+        }
     }
 }
 

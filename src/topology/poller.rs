@@ -182,10 +182,9 @@ pub(super) async fn keep_polling(state: Arc<Shared>, id: NodeId, mut line: Line)
 
 /// Timers of tokio tick in milliseconds, which is longer than most replicas are behind; threads sleep more exactly.
 async fn rest(pause: Duration) {
-    if pause.is_zero() {
-    } else if pause >= Duration::from_millis(2) {
+    if pause >= Duration::from_millis(2) {
         tokio::time::sleep(pause).await;
-    } else {
+    } else if !pause.is_zero() {
         // It can only fail when the runtime shuts down, and this task with it.
         let _ = tokio::task::spawn_blocking(move || std::thread::sleep(pause)).await;
     }

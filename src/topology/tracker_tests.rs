@@ -368,6 +368,75 @@ fn the_view_says_what_was_measured() {
     assert!(view.serves());
 }
 
+#[test]
+fn a_question_between_probes_makes_lag_sharper() {
+    let start = Instant::now();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let mut tracker = tracker(2);
+    let sample =
+        |ms, state| Sample { sent_at: at(ms), connected_at: start, system: SYSTEM, timeline: 1, version: 1, state };
+    let news = |ms, timeline, lsn, flush: Option<u64>| PositionSample {
+        sent_at: at(ms),
+        connected_at: start,
+        position: Position { system: SYSTEM, timeline, lsn: Lsn(lsn) },
+        flush: flush.map(Lsn),
+        paused: false,
+    };
+    tracker.record(NodeId(0), sample(0, State::Primary { insert: Lsn(100), flush: Lsn(100), fork: None }));
+    tracker.record(NodeId(1), sample(0, State::Replica { replay: Lsn(100), paused: false }));
+    tracker.judge(at(0));
+    let covered = |tracker: &mut Tracker| {
+        let view = tracker.judge(at(100));
+        assert_eq!(view.primary, Some(NodeId(0)));
+        view.node(NodeId(1)).unwrap().covered_at.map(|covered_at| covered_at.duration_since(start).as_millis())
+    };
+    tracker.observe(NodeId(0), news(40, 1, 200, Some(200)));
+    assert_eq!(covered(&mut tracker), Some(0), "the replica has not told yet");
+    tracker.observe(NodeId(1), news(50, 1, 200, None));
+    assert_eq!(covered(&mut tracker), Some(40));
+    // A probe that was overtaken, and a primary of another timeline, change nothing.
+    tracker.record(NodeId(1), sample(45, State::Replica { replay: Lsn(150), paused: false }));
+    tracker.observe(NodeId(0), news(60, 2, 150, Some(150)));
+    assert_eq!(covered(&mut tracker), Some(40));
+    // Nor does what was asked before a failure.
+    tracker.fail(NodeId(1), at(70));
+    tracker.observe(NodeId(1), news(65, 1, 900, None));
+    assert_eq!(tracker.judge(at(100)).node(NodeId(1)).unwrap().progress.latest(), None);
+    // Without a WAL receiver a replica shows an older timeline; on a new connection it may be true.
+    let mut tracker = self::tracker(2);
+    tracker.record(NodeId(1), Sample { timeline: 2, ..sample(0, State::Replica { replay: Lsn(100), paused: false }) });
+    assert_eq!(tracker.observe(NodeId(1), news(10, 1, 100, None)).position.timeline, 2);
+    let reconnected = PositionSample { connected_at: at(15), ..news(20, 1, 100, None) };
+    assert_eq!(tracker.observe(NodeId(1), reconnected).position.timeline, 1);
+}
+
+#[test]
+fn a_promotion_that_was_seen_tells_its_fork() {
+    let (start, fork) = (Instant::now(), Fork { timeline: 1, at: Lsn(110) });
+    for (fork, expected) in [(Some(fork), Some(fork)), (None, None), (Some(Fork { timeline: 9, ..fork }), None)] {
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut tracker = tracker(2);
+        let sample = |ms, timeline, state| Sample {
+            sent_at: at(ms),
+            connected_at: start,
+            system: SYSTEM,
+            timeline,
+            version: 150_004,
+            state,
+        };
+        tracker.record(NodeId(0), sample(0, 1, State::Primary { insert: Lsn(120), flush: Lsn(120), fork: None }));
+        tracker.record(NodeId(1), sample(0, 1, State::Replica { replay: Lsn(100), paused: false }));
+        assert_eq!(tracker.judge(at(0)).history.last_fork(), None);
+        tracker.fail(NodeId(0), at(10));
+        tracker.record(NodeId(1), sample(20, 2, State::Primary { insert: Lsn(130), flush: Lsn(130), fork }));
+        let view = tracker.judge(at(20));
+        assert_eq!((view.primary, view.history.last_fork()), (Some(NodeId(1)), expected));
+        // What the old primary had written stays known.
+        let written = view.node(NodeId(0)).unwrap().progress.covering(start).map(|sample| sample.position);
+        assert_eq!(written, Some(Position { system: SYSTEM, timeline: 1, lsn: Lsn(120) }));
+    }
+}
+
 proptest! {
     /// Whatever comes in, in whatever order: a primary is a node that said so, on the youngest timeline accepted so
     /// far, and an eligible node is a replica of that history within the limits.

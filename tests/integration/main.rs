@@ -14,7 +14,9 @@ mod demo;
 mod drivers;
 mod exact;
 mod exact_copy;
+mod explain;
 mod faults;
+mod forks;
 mod frames;
 mod harness;
 mod harness_check;
@@ -24,11 +26,13 @@ mod lifecycle;
 mod login;
 mod outage;
 mod pgbench;
+mod positions;
 mod prepared;
 mod proxy;
 mod raw;
 mod routing;
 mod speech;
+mod staleness;
 mod state;
 mod target;
 mod traffic;
@@ -60,8 +64,12 @@ fn main() -> ExitCode {
         demo::TESTS,
         drivers::TESTS,
         exact::TESTS,
+        explain::TESTS,
         faults::TESTS,
         lag::TESTS,
+        positions::TESTS,
+        forks::TESTS,
+        staleness::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,

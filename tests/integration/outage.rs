@@ -59,6 +59,8 @@ fn reads_outlive_the_primary(_: &Env) {
     await_catalog(&proxy);
     for (what, strike, heal) in PRIMARY_FAULTS {
         runtime.block_on(survivor.simple_query(WRITE)).unwrap();
+        // So that the position of its write is known, whatever becomes of the primary.
+        runtime.block_on(survivor.simple_query(READ)).unwrap();
         traffic.await_writes(2);
         strike(cluster.primary());
         wait_for(LIMIT, "the outage is noticed", || proxy.node_metric("causeway_node_up", "primary") < 1.0);

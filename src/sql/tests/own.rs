@@ -88,6 +88,8 @@ fn hints_that_cannot_be_read_are_refused() {
         }
         assert_eq!(classify(format!("{bad} DELETE FROM t")).class, Class::Write);
     }
+    let answer = classify(b"/* causeway: consistency=strong \xff */ SELECT 1");
+    assert_eq!(answer.refusal().map(|bad| bad.message.as_str()), Some("the hint is not UTF-8"));
 }
 
 /// A SET, what it sets, whether it is LOCAL, and how it is refused.
