@@ -18,7 +18,7 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::explain::{Circumstances, Origin, explain};
 use crate::route::{NodeSet, Patience, Request, Route, Stay};
 use crate::sql::{self, Classified, Property, explained, parameters};
-use crate::types::{Consistency, PoolMode, Position};
+use crate::types::{Consistency, Level, PoolMode, Position};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Parse, put_query, query, tag};
 
@@ -43,6 +43,8 @@ impl Session {
         let mut answered = self.survey(bytes, end)?;
         if survey.only_explains() && self.held.is_none() {
             answered.explain_route = ExplainRoute::Answered;
+            // Also where it is only prepared. So there is an answer even where the statement itself would find nobody.
+            answered.own.get_or_insert_default().hints.overrides.level = Some(Level::Eventual);
         }
         Ok((bytes, answered))
     }
@@ -179,7 +181,7 @@ fn text(message: u8, body: &[u8]) -> Option<(Option<Parse<'_>>, &[u8])> {
 
 /// The message that takes the place of one that asked.
 fn put_answer(parse: Option<Parse<'_>>, asked: &[u8], rows: &[Property], utf8: bool, out: &mut Vec<u8>) {
-    // Any replica will do, so that there is an answer even where the statement itself would find nobody.
+    // Who binds it later will not be asked what it was.
     let mut sql = b"/* causeway: consistency=eventual */ SELECT * FROM (VALUES ".to_vec();
     for (n, row) in rows.iter().enumerate() {
         sql.extend_from_slice(if n == 0 { b"(" } else { b",(" });

@@ -246,7 +246,7 @@ fn the_command_knows_the_nodes(env: &Env) {
     let control = Login { user: CONTROL_USER, password: PASSWORD.to_owned(), database: "postgres" };
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let text = configuration(&env.shared().cluster, &app, &control, free_port().unwrap());
-    std::fs::write(file.path(), text.replace("[users.app]\n", "[users.app]\nconsistency = \"strong\"\n")).unwrap();
+    std::fs::write(file.path(), text + "consistency = \"strong\"\n").unwrap();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"));
         let output = command.arg("explain").args(arguments).arg("--config").arg(file.path()).output().unwrap();
