@@ -30,10 +30,10 @@ impl Session {
     pub(super) async fn explain_routes(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(usize, Survey)> {
         self.check_wishes(&survey)?;
         let batch = self.client.input[..bytes].to_vec();
-        let before = (self.causality, self.settled_at);
+        let before = self.causality;
         let rewritten = self.rewrite(&batch).await;
         // To be asked about changes nothing.
-        (self.causality, self.settled_at) = before;
+        self.causality = before;
         let rewritten = rewritten?;
         let behind = self.client.input.split_off(bytes);
         self.client.input.clear();
@@ -80,12 +80,12 @@ impl Session {
             return Ok(rows);
         }
         let mut quest = self.quest(&survey)?;
-        let route = self.route(&survey, Tried::default(), &mut quest);
+        let route = self.route(&survey, Tried::default(), &quest);
         let asks = route == Route::Ask;
         if asks {
             Box::pin(self.pursue(route, &mut quest)).await?;
         }
-        let (request, now) = self.request(&survey, Tried::default(), &mut quest);
+        let (request, now) = self.request(&survey, Tried::default(), &quest);
         if request.class != classified.class {
             rows.push(Property::new("counts as", format!("{}: {}", request.class.as_str(), self.why_else())));
         }

@@ -87,6 +87,9 @@ impl Session {
         if let Err(error) = self.check_history(&quest) {
             return Ok(Err(error));
         }
+        if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
+            Box::pin(self.free_to_move()).await;
+        }
         if task.survey.mentions_own
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
         {
@@ -160,16 +163,15 @@ impl Session {
         fit.map(|_| false)
     }
 
-    pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> Route {
+    pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
         let (request, now) = self.request(survey, tried, quest);
         route(&request, &self.cluster.topology.view(), now, |below| fastrand::usize(..below))
     }
 
     /// What the route is decided by, and when.
-    pub(super) fn request(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> (Request, Instant) {
+    pub(super) fn request(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> (Request, Instant) {
         if quest.consistency.level == Level::Session && self.held.is_none() {
             self.resolve_for_nothing();
-            self.consider_moving(quest);
         }
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();

@@ -10,6 +10,7 @@
 mod bulk;
 mod cancel;
 mod cluster;
+mod consistency;
 mod demo;
 mod drivers;
 mod exact;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
     let env = Arc::new(Env::default());
     let tests: &[&[Test]] = &[
         cluster::TESTS,
+        consistency::TESTS,
         harness_check::TESTS,
         demo::TESTS,
         drivers::TESTS,

@@ -44,28 +44,46 @@ impl Proxy {
     /// The same with a configuration that was edited in any way.
     pub fn start_as(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
         let proxy = Self::launch(cluster, edit);
+        proxy.await_replicas(cluster);
+        proxy
+    }
+
+    /// Waits until all replicas get reads.
+    pub fn await_replicas(&self, cluster: &LocalCluster) {
         let replicas = cluster.replicas().len();
         wait_for(READY_LIMIT, "all replicas get reads", || {
-            let metrics = proxy.http("/metrics");
+            let metrics = self.http("/metrics");
             let eligible = |line: &&str| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1");
             metrics.lines().filter(eligible).count() == replicas
         });
-        proxy
     }
 
     /// The same, and returns as soon as clients can connect, whatever the nodes are doing.
     pub fn launch(cluster: &LocalCluster, edit: impl FnOnce(String) -> String) -> Self {
+        Self::launch_in(cluster, &[], edit)
+    }
+
+    /// The same with variables in its environment.
+    pub fn launch_in(
+        cluster: &LocalCluster,
+        environment: &[(&str, &str)],
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
         let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
         let control = Login { user: CONTROL_USER, password: PASSWORD.to_owned(), database: "postgres" };
         let file = directory.path().join("causeway.toml");
         let metrics = format!("[metrics]\naddress = \"127.0.0.1:{metrics_port}\"\n");
-        fs::write(&file, edit(configuration(cluster, &app, &control, port) + &metrics)).unwrap();
+        // Where a read goes must not depend on how busy the machine is.
+        let patient = "[clusters.demo]\ncausal_wait = \"5s\"\n";
+        let config = configuration(cluster, &app, &control, port).replace("[clusters.demo]\n", patient) + &metrics;
+        fs::write(&file, edit(config)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_causeway"))
             .args(["run", "--config"])
             .arg(file)
+            .envs(environment.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();

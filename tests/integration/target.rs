@@ -42,6 +42,13 @@ impl Target {
         self.log_in(USER).await
     }
 
+    /// With `options` as in libpq: `-c name=value`.
+    pub async fn try_connect_with(&self, options: &str) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = self.config().options(options).connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
     /// As another user with the same password.
     pub async fn connect_as(&self, user: &str) -> Client {
         self.log_in(user).await.unwrap()

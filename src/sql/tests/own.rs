@@ -225,6 +225,7 @@ fn mentions_are_found() {
     ] {
         assert_eq!(classify(text).mentions_own, mentioned, "{text}");
     }
+    assert!(classify(format!("SELECT '{}'", "x".repeat(2 << 20))).mentions_own, "too long to look at");
     let mut builder = CatalogFacts::builder();
     builder.function(FunctionRow {
         schema: "public",
