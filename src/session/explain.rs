@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use super::batch::End;
 use super::causality::Causality;
-use super::lead::Tried;
+use super::lead::{Task, Tried};
 use super::survey::{Classify as _, ExplainRoute, Survey};
-use super::{Classify, Session};
+use super::{Classify, Ended, Session};
 use crate::backend::params::put_literal;
 use crate::config::Config;
 use crate::error::{Error, Fault, Result, sqlstate};
@@ -23,12 +23,20 @@ use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Parse, put_query, query, tag};
 
 impl Session {
+    /// Serves a batch in which there is an EXPLAIN ROUTE.
+    pub(super) async fn serve_explained(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(), Ended> {
+        match self.explain_routes(bytes, end, &survey).await {
+            Ok((bytes, survey)) => self.lead_or_refuse(Task::new(bytes, end, survey)).await,
+            Err(error) => self.refuse(bytes, end, &error).await,
+        }
+    }
+
     /// Replaces all EXPLAIN ROUTE of a batch by what they say. Gives how long the batch is then, and what it is about.
     ///
     /// # Errors
     /// The batch would be too long; a hint of its own cannot be; the client has cancelled.
-    pub(super) async fn explain_routes(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(usize, Survey)> {
-        self.check_wishes(&survey)?;
+    async fn explain_routes(&mut self, bytes: usize, end: End, survey: &Survey) -> Result<(usize, Survey)> {
+        self.check_wishes(survey)?;
         let batch = self.client.input[..bytes].to_vec();
         let before = self.causality;
         let rewritten = self.rewrite(&batch).await;

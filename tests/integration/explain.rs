@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::thread;
 
 use causeway::app::demo::cluster::free_port;
 use causeway::app::demo::{Login, configuration};
@@ -12,7 +11,7 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 use crate::faults::{LIMIT, PROBE, cluster_with_tables};
 use crate::harness::{CONTROL_USER, Database, Env, PASSWORD, Test, USER, block_on, wait_for};
 use crate::proxy::Proxy;
-use crate::raw::tags;
+use crate::raw::{RawClient, field, tags};
 use crate::traffic::DATABASE;
 
 pub const TESTS: &[Test] = &[
@@ -20,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("explain::the_session_is_explained", the_session_is_explained),
     ("explain::every_protocol_has_the_answer", every_protocol_has_the_answer),
     ("explain::what_is_not_one_explain_route_is_postgresqls_to_refuse", not_one),
+    ("explain::answers_have_a_limit", answers_have_a_limit),
     ("explain::replicas_that_are_behind_are_explained", replicas_that_are_behind_are_explained),
     ("explain::the_command_knows_the_nodes", the_command_knows_the_nodes),
 ];
@@ -168,7 +168,7 @@ fn every_protocol_has_the_answer(env: &Env) {
         }
     });
     let mut raw = env.proxy().target(&database.name).raw();
-    let parse = |raw: &mut crate::raw::RawClient, sql: &str| {
+    let parse = |raw: &mut RawClient, sql: &str| {
         raw.message(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat());
         raw.message(b'B', b"\0\0\0\0\0\0\0\0");
         raw.message(b'E', b"\0\0\0\0\0");
@@ -204,6 +204,26 @@ fn not_one(env: &Env) {
     });
 }
 
+/// Short questions have long answers.
+fn answers_have_a_limit(env: &Env) {
+    let database = prepared(env, "explained_often");
+    let proxy = Proxy::start(&env.shared().cluster, "[limits]\nmax_batch_size = \"64KiB\"\n");
+    let mut raw = proxy.target(&database.name).raw();
+    for (times, tags_expected) in [(20, "C Z"), (500, "E Z"), (20, "C Z")] {
+        for _ in 0..times {
+            raw.message(b'P', b"\0EXPLAIN ROUTE SELECT 1\0\0\0");
+        }
+        raw.message(b'B', b"\0\0\0\0\0\0\0\0");
+        raw.message(b'E', b"\0\0\0\0\0");
+        raw.message(b'S', b"");
+        let answer = raw.read_to('Z');
+        assert!(tags(&answer).ends_with(tags_expected), "{times}: {}", tags(&answer));
+        for (tag, body) in answer {
+            assert!(tag != 'E' || (field(&body, b'C') == "54000" && field(&body, b'M').contains("max_batch_size")));
+        }
+    }
+}
+
 fn replicas_that_are_behind_are_explained(_: &Env) {
     let cluster = cluster_with_tables();
     let routing = "\n[routing]\nmax_lag = \"1h\"\n";
@@ -230,7 +250,6 @@ fn replicas_that_are_behind_are_explained(_: &Env) {
                     check(&rows, &expected, "behind");
                     break;
                 }
-                thread::yield_now();
             }
             // Neither the plain protocol nor a prepared statement waits for what nobody has.
             let rows = client.query(&format!("EXPLAIN ROUTE {read}"), &[]).await.unwrap();
