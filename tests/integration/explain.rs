@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
             ("needs", "nothing"),
             ("node primary", "primary, at "),
             ("node replica1", "replica, at "),
-            ("node replica1", "bytes behind, staleness "),
+            ("node replica1", "bytes behind at the last probe, staleness "),
             ("node replica2", "eligible, serves: nothing is needed of it"),
             ("route", "replica1 or replica2, the better of two by latency and load (read)"),
         ],
