@@ -76,7 +76,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Four sessions under each level, each with another way to say so.
+/// Four sessions under each level, or more where a read takes longer, each with another way to say so.
 fn profiles() -> Vec<Profile> {
     let ways = [(Way::Startup, false), (Way::Set, false), (Way::Hint, false), (Way::Set, true)];
     let profile = |level: Level, (way, asynchronous)| Profile {
@@ -89,7 +89,8 @@ fn profiles() -> Vec<Profile> {
         registers: REGISTERS,
         max_lag: (MAX_LAG_MS + PROBE_SLACK_MS) * MILLISECOND,
     };
-    Level::ALL.into_iter().flat_map(|level| ways.map(|way| profile(level, way))).collect()
+    let levels = Level::ALL.into_iter().chain([Level::Strong]);
+    levels.flat_map(|level| ways.map(|way| profile(level, way))).collect()
 }
 
 fn levels_hold_under_faults(_: &Env) {
