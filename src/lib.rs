@@ -14,7 +14,7 @@
 //! | 6 | [`sql`] | classify, effects, hints, catalog facts, bounded memo. Pure |
 //! | 7 | [`net`] | listen, dial, stream (plain, TLS, Unix), TLS material |
 //! | 8 | [`auth`] | login of clients, login to nodes |
-//! | 9 | [`topology`] | probes, lag and catalog facts; publishes an immutable `View`. The control plane |
+//! | 9 | [`topology`] | probes, positions, lag, forks and catalog facts; publishes an immutable `View`. The control plane |
 //! | 10 | [`route`] | (class, state of the session, `View`) to a `Route`. Pure |
 //! | 11 | [`backend`] | a server: connect, parameters, prepared statements, cancel |
 //! | 12 | [`pool`] | leases, limits, waiting |

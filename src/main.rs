@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use causeway::app::cli::{Cli, Command};
+use causeway::app::explain::Client;
 use causeway::app::{self, check, logging};
 use causeway::config::{self, ConfigErrors, Log, LogFormat};
 use causeway::error::Error;
@@ -35,10 +36,11 @@ fn execute(cli: &Cli) -> Result<()> {
             let config = config::load(file).map_err(|errors| broken(&errors))?;
             show(&format!("ok\n{}", check::summary(&config)))?;
         }
-        Command::Explain { config, database, sql } => {
+        Command::Explain { config, database, user, sql } => {
             start_logging(cli)?;
             let config = config.as_deref().map(config::load).transpose().map_err(|errors| broken(&errors))?;
-            show(&app::commands::explain(config.as_ref(), database.as_deref(), sql)?)?;
+            let client = Client { database: database.as_deref(), user: user.as_deref() };
+            show(&app::commands::explain(config.as_ref(), client, sql)?)?;
         }
         Command::Demo(options) => {
             start_logging(cli)?;

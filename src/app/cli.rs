@@ -62,12 +62,15 @@ pub enum Command {
     },
     /// Say where a statement would go, and why
     Explain {
-        /// Takes catalog facts from the primary that this file names; without it only what is built in is known
+        /// Asks the nodes that this file names, and reads the catalog; without it only what is built in is known
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// The database whose catalog counts [default: the control login's]
+        /// The database that it is for [default: the control login's]
         #[arg(long, value_name = "NAME", requires = "config")]
         database: Option<String>,
+        /// The user whose it is: what its reads are promised may be set for each
+        #[arg(long, value_name = "NAME", requires = "config")]
+        user: Option<String>,
         /// One or more statements
         sql: String,
     },
@@ -202,6 +205,7 @@ mod tests {
             ("causeway demo --replicas 0", ErrorKind::ValueValidation),
             ("causeway demo --log-level inof", ErrorKind::ValueValidation),
             ("causeway demo --log-format xml", ErrorKind::InvalidValue),
+            ("causeway explain --user u SELECT", ErrorKind::MissingRequiredArgument),
             ("causeway start", ErrorKind::InvalidSubcommand),
         ] {
             assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");

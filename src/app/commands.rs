@@ -5,21 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cli::DemoOptions;
 use super::demo::{self, Proxy};
+use super::explain::{self, Client};
 use super::{Running, internal, start};
 use crate::config::{self, Config};
-use crate::error::{Error, Fault, Result, sqlstate};
-use crate::metrics::Metrics;
+use crate::error::Result;
 use crate::net::listen::Local;
-use crate::sql::{CatalogFacts, explain as explain_text};
-use crate::topology::{FactsStore, Topology};
-
-/// How long `explain` may take to reach a node and read its catalog.
-const EXPLAIN_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs the proxy until it is told to stop: SIGTERM or SIGINT lets transactions finish, a second one ends at once.
 ///
@@ -69,46 +64,15 @@ impl Stop {
     }
 }
 
-/// What the classifier says of `sql`, with the catalog facts of `database` when there is a configuration.
+/// What `sql` is taken for, and with a configuration where it would go now.
 ///
 /// # Errors
-/// No node of the cluster that serves the database could be asked in time.
-pub fn explain(config: Option<&Config>, database: Option<&str>, sql: &str) -> Result<String> {
-    let lines = match config {
-        None => {
-            let mut lines = explain_text(sql.as_bytes(), &CatalogFacts::unloaded());
-            lines.push("facts:       only what is built in; --config takes the rest from the primary".to_owned());
-            lines
-        }
-        Some(config) => runtime()?.block_on(async {
-            let limit = tokio::time::timeout(EXPLAIN_LIMIT, explain_with_facts(config, database, sql));
-            limit.await.unwrap_or_else(|_| {
-                let limit = humantime::format_duration(EXPLAIN_LIMIT);
-                let message = format!("no node gave its catalog facts within {limit}");
-                Err(Error::new(Fault::Node, sqlstate::CANNOT_CONNECT, message)
-                    .hint("Is the primary up, and may clusters.<name>.control log in to the database?"))
-            })
-        })?,
-    };
-    Ok(lines.join("\n") + "\n")
-}
-
-async fn explain_with_facts(config: &Config, database: Option<&str>, sql: &str) -> Result<Vec<String>> {
-    let cluster = match database {
-        None => config.clusters.first(),
-        Some(name) => config.clusters.iter().find(|cluster| cluster.serves(name)),
-    };
-    let cluster = cluster.ok_or_else(|| {
-        let message = format!("no cluster of the configuration serves database {:?}", database.unwrap_or_default());
-        Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, message)
-    })?;
-    let handle = Handle::current();
-    let topology = Topology::start(cluster, &config.probe, &config.routing, &Metrics::new()?, &handle)?;
-    let store = FactsStore::new(cluster, &config.routing, &topology, &Arc::default(), &handle);
-    let facts = store.facts(database.unwrap_or(&cluster.control.database));
-    facts.known().await;
-    let loaded = facts.load();
-    Ok(explain_text(sql.as_bytes(), &loaded.facts))
+/// The configuration has no such database or user; no node of the cluster could be asked in time.
+pub fn explain(config: Option<&Config>, client: Client<'_>, sql: &str) -> Result<String> {
+    match config {
+        None => Ok(explain::without_nodes(sql)),
+        Some(config) => runtime()?.block_on(explain::with_nodes(config, client, sql)),
+    }
 }
 
 /// Starts a throw-away cluster with the proxy in front of it, and shows where an application's statements go.

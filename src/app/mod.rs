@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod demo;
+pub mod explain;
 mod janitor;
 pub mod logging;
 mod plane;

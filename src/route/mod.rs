@@ -1,6 +1,7 @@
 //! Where a batch goes, and why. Pure: (what it does, how the session stands, [`View`]) to a [`Route`].
 
 mod balance;
+pub mod explain;
 mod needs;
 
 use std::time::{Duration, Instant};

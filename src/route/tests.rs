@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::topology::{History, Ineligible, NodeLoad, NodeView, PositionSample};
 use crate::types::{Lsn, Role};
 
-const READ: Request = Request {
+pub(super) const READ: Request = Request {
     class: Class::Read,
     hint: None,
     begins_read_only: false,
@@ -21,11 +21,11 @@ const READ: Request = Request {
     needs: Needs { position: None, covered_since: None, unknown_since: None, own: None },
     patience: Patience { guard: true, wait: Duration::from_millis(50) },
 };
-const WRITE: Request = Request { class: Class::Write, ..READ };
+pub(super) const WRITE: Request = Request { class: Class::Write, ..READ };
 const UNKNOWN: Request = Request { class: Class::Unknown, ..READ };
 
 /// Node 0 is the primary if `primary`, the nodes of `replicas` are eligible, of three in all.
-fn view(primary: bool, replicas: &[u16]) -> View {
+pub(super) fn view(primary: bool, replicas: &[u16]) -> View {
     let metrics = Metrics::new().unwrap();
     let node = |id: u16| NodeView {
         id: NodeId(id),

@@ -9,7 +9,7 @@ use super::exchange::Outcome;
 use super::meet::{Fit, Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
-use super::survey::{Survey, Work, databases};
+use super::survey::{ExplainRoute, Survey, Work, databases};
 use super::watch::{Guard, Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
@@ -49,7 +49,7 @@ impl Task {
 
 /// What earlier tries of a batch have shown.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tried {
+pub(super) struct Tried {
     avoid: NodeSet,
     rescued: bool,
     /// Its statements have been prepared anew.
@@ -86,6 +86,9 @@ impl Session {
         };
         if let Err(error) = self.check_history(&quest) {
             return Ok(Err(error));
+        }
+        if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
+            Box::pin(self.free_to_move()).await;
         }
         if task.survey.mentions_own
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
@@ -160,20 +163,22 @@ impl Session {
         fit.map(|_| false)
     }
 
-    fn route(&mut self, survey: &Survey, tried: Tried, quest: &mut Quest) -> Route {
+    pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
+        let (request, now) = self.request(survey, tried, quest);
+        route(&request, &self.cluster.topology.view(), now, |below| fastrand::usize(..below))
+    }
+
+    /// What the route is decided by, and when.
+    pub(super) fn request(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> (Request, Instant) {
         if quest.consistency.level == Level::Session && self.held.is_none() {
             self.resolve_for_nothing();
-            self.consider_moving(quest);
         }
-        let view = self.cluster.topology.view();
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();
-        // Of what it has just made, the session's reads must know what it is.
-        let unknown = self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at));
         let needs = self.needs(quest);
         let now = if needs.is_nothing() { self.worker.now() } else { Instant::now() };
         let request = Request {
-            class: if serializable || unknown { Class::Write } else { survey.class },
+            class: if serializable || self.catalog_is_unsure() { Class::Write } else { survey.class },
             hint: survey.hint,
             begins_read_only: !serializable && survey.begins.is_some_and(|begin| begin.read_only),
             stay: self.stay(),
@@ -186,7 +191,12 @@ impl Session {
             needs,
             patience: quest.patience(now),
         };
-        route(&request, &view, now, |below| fastrand::usize(..below))
+        (request, now)
+    }
+
+    /// Of what it has just made, the session's reads must know what it is.
+    pub(super) fn catalog_is_unsure(&self) -> bool {
+        self.ddl_at.is_some_and(|at| !self.facts.are_newer_than(at))
     }
 
     fn stay(&self) -> Option<Stay> {
@@ -372,7 +382,7 @@ impl Session {
 
     /// The client has the answer: what it has seen with it, and what it has said.
     fn note_answered(&mut self, survey: &Survey, watch: &Watch) {
-        if survey.work == Work::Run {
+        if survey.work == Work::Run && survey.explain_route != ExplainRoute::Answered {
             self.note_seen();
         }
         if let Some(own) = survey.own.as_ref().filter(|_| watch.error.is_none()) {

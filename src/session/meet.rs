@@ -28,8 +28,6 @@ pub(super) struct Quest {
     asked: Option<Position>,
     /// The session's own replica has only servers that are too young to prove anything.
     not_own: bool,
-    /// Another replica would be better than its own, if it can be had.
-    moves: bool,
     pub(super) guard_failed: bool,
     /// Nothing is to be waited for any more.
     gave_up: bool,
@@ -43,7 +41,6 @@ impl Quest {
             arrived: Instant::now(),
             asked: None,
             not_own: false,
-            moves: false,
             guard_failed: false,
             gave_up: false,
         }
@@ -112,39 +109,49 @@ impl Session {
         let Consistency { level, max_staleness, .. } = quest.consistency;
         let mut needs = self.causality.needs(level, max_staleness, quest.arrived, quest.asked);
         needs.position = needs.position.max(quest.after);
-        if quest.not_own || quest.moves && !quest.gave_up {
+        if quest.not_own {
             needs.own = None;
         }
         needs
     }
 
-    /// Replaces what the session has seen by a position, where one is known already: then any replica that has reached
-    /// it will do, and the session need not stay where it is.
+    /// Replaces what the session has seen on the primary by a position, where one is known already.
     pub(super) fn resolve_for_nothing(&mut self) {
-        let Some(seen) = self.causality.seen() else { return };
-        let is_old = seen.at() < self.worker.now();
-        let sample = match seen {
-            // Its own replica answers without a proof; only after a pause it is free to choose again.
-            Seen::Replica { node, at } if is_old => self.cluster.topology.sample_of(node, at),
-            Seen::Replica { .. } => None,
-            Seen::Primary { node, at } => self.cluster.topology.sample_of(node, at),
-            Seen::Unproven { at } => self.cluster.topology.primary_position(at),
+        let sample = match self.causality.seen() {
+            Some(Seen::Primary { node, at }) => self.cluster.topology.sample_of(node, at),
+            Some(Seen::Unproven { at }) => self.cluster.topology.primary_position(at),
+            Some(Seen::Replica { .. }) | None => None,
         };
         if let Some(sample) = sample {
             self.causality.resolve(sample.position);
         }
     }
 
-    /// A session that reads without a pause would stay on its replica for ever. Now and then it looks whether another one
-    /// has much less to do; moving there costs a question.
-    pub(super) fn consider_moving(&mut self, quest: &mut Quest) {
+    /// A session that reads on a replica stays there, because that costs no proof. Now and then it looks whether another
+    /// one has much less to do.
+    pub(super) fn may_move(&mut self) -> bool {
         let now = self.worker.now();
-        let Some(Seen::Replica { node, .. }) = self.causality.seen().filter(|_| now > self.settled_at) else { return };
+        let Some(Seen::Replica { node, .. }) = self.causality.seen().filter(|_| now > self.settled_at) else {
+            return false;
+        };
         self.settled_at = now;
         let view = self.cluster.topology.view();
-        let cost = |node: &NodeView| node.load.cost(now);
-        let own = view.node(node).map_or(0.0, cost);
-        quest.moves = view.eligible().any(|other| other.id != node && cost(other) * MUCH_LESS < own);
+        let own = view.node(node).map_or(0.0, |own| own.load.cost(now));
+        view.eligible().any(|other| other.id != node && other.load.cost(now) * MUCH_LESS < own)
+    }
+
+    /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
+    /// would not do: a replica shows a commit a moment before it says that it has replayed it.
+    pub(super) async fn free_to_move(&mut self) {
+        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return };
+        let Ok(sample) = self.cluster.topology.ask_primary(at).await else { return };
+        let view = self.cluster.topology.view();
+        let needs = Needs { position: Some(sample.position), ..Needs::default() };
+        let serves =
+            |other: &NodeView| matches!(needs.standing(other, &view.history, Instant::now()), Standing::Serves(_));
+        if view.eligible().any(|other| other.id != node && serves(other)) {
+            self.causality.resolve(sample.position);
+        }
     }
 
     /// Does what a [`Route`] asks for before it can be decided.
@@ -157,8 +164,10 @@ impl Session {
                     since = since.checked_sub(Duration::from_secs(60)).unwrap_or(since);
                 }
                 match self.patiently(self.cluster.topology.ask_primary(since), deadline).await? {
-                    Some(Ok(sample)) if quest.consistency.level == Level::Strong => quest.asked = Some(sample.position),
-                    Some(Ok(sample)) => self.causality.resolve(sample.position),
+                    Some(Ok(sample)) => {
+                        quest.asked = Some(sample.position);
+                        self.causality.resolve(sample.position);
+                    }
                     Some(Err(error)) => {
                         tracing::debug!(%error, "the primary's position could not be learned");
                         quest.gave_up = true;

@@ -11,6 +11,7 @@ pub mod cancel;
 mod causality;
 pub mod cluster;
 mod exchange;
+mod explain;
 mod handshake;
 mod lead;
 mod ledger;
@@ -53,7 +54,7 @@ use self::pins::Pins;
 use self::relay::Relay;
 use self::settings::{Settings, Unaudited};
 use self::statements::ClientStatements;
-use self::survey::{Survey, Work};
+use self::survey::{ExplainRoute, Survey, Work};
 use self::wait::Arrival;
 use self::worker::{Leave, SeatGuard, Worker};
 use crate::backend::Server;
@@ -69,6 +70,7 @@ use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_comm
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Target, tag};
 
+pub use self::explain::first_request;
 pub use self::handshake::{Door, accept};
 pub use self::pins::Pin;
 pub use self::rescue::Cause;
@@ -190,8 +192,14 @@ impl Session {
     }
 
     /// Serves one batch from the survey to the settlement.
-    async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
-        let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
+    async fn serve(&mut self, mut bytes: usize, end: End) -> Result<(), Ended> {
+        let mut survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
+        if survey.explain_route == ExplainRoute::Asked {
+            match Box::pin(self.explain_routes(bytes, end, survey)).await {
+                Ok(explained) => (bytes, survey) = explained,
+                Err(error) => return self.refuse(bytes, end, &error).await,
+            }
+        }
         if self.held.is_none() && survey.work == Work::Nothing {
             return self.answer_alone(bytes).await;
         }
@@ -350,7 +358,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1260, "{}", size_of::<super::Session>());
+        assert!(size_of::<super::Session>() <= 1280, "{}", size_of::<super::Session>());
         assert!(future_bytes(super::accept) <= 900, "{}", future_bytes(super::accept));
     }
 }

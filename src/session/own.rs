@@ -66,6 +66,11 @@ impl Own {
         self.current.consistency
     }
 
+    /// Since login.
+    pub fn level_is_set(&self) -> bool {
+        self.current.consistency.level != self.login.consistency.level
+    }
+
     pub fn after(&self) -> Option<Position> {
         self.current.after
     }

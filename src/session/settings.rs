@@ -59,6 +59,11 @@ impl Settings {
         self.lexis
     }
 
+    /// What the client is sent may be any text in UTF-8.
+    pub fn speaks_utf8(&self) -> bool {
+        self.told.get("client_encoding") == Some(b"UTF8")
+    }
+
     /// Every transaction is serializable, which a standby refuses.
     pub fn is_serializable(&self) -> bool {
         self.current.get("default_transaction_isolation") == Some(b"serializable")

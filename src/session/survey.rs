@@ -39,7 +39,9 @@ pub struct Survey {
     pub own: Option<Box<Own>>,
     /// Its answer may depend on what its server has for Causeway's settings.
     pub mentions_own: bool,
+    pub explain_route: ExplainRoute,
     texts: u32,
+    explained: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
 }
@@ -51,6 +53,16 @@ pub enum Work {
     /// To define and describe statements.
     Prepare,
     Run,
+}
+
+/// Whether EXPLAIN ROUTE is in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExplainRoute {
+    None,
+    /// Some text is one, and is to be replaced by the answer.
+    Asked,
+    /// All that it runs are such answers: the session sees no node's state by them.
+    Answered,
 }
 
 /// What a batch says in SQL of prepared statements that the client has.
@@ -79,7 +91,9 @@ impl Default for Survey {
             in_sql: None,
             own: None,
             mentions_own: false,
+            explain_route: ExplainRoute::None,
             texts: 0,
+            explained: 0,
             named: HashMap::new(),
         }
     }
@@ -110,6 +124,11 @@ impl Survey {
     /// It reads what other sessions, or other nodes, may see otherwise.
     pub fn reads_data(&self) -> bool {
         self.work == Work::Run && self.class == Class::Read && !self.transaction_control
+    }
+
+    /// It runs EXPLAIN ROUTE, and nothing else.
+    pub fn only_explains(&self) -> bool {
+        self.class == Class::Read && self.texts > 0 && self.explained == self.texts
     }
 
     /// Takes one more message in.
@@ -284,6 +303,9 @@ impl Survey {
     fn mention(&mut self, classified: &Classified) {
         self.class = self.class.max(classified.class);
         self.hint = self.hint.or(classified.hint);
+        if classified.explains_route {
+            self.explain_route = ExplainRoute::Asked;
+        }
         if let Some(refusal) = classified.refusal() {
             self.own.get_or_insert_default().refusal.get_or_insert_with(|| refusal.clone());
         }
@@ -302,6 +324,7 @@ impl Survey {
         self.begins = classified.begins.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);
         self.texts += 1;
+        self.explained += u32::from(classified.explains_route);
     }
 
     fn write(&mut self) {

@@ -1,62 +1,73 @@
 //! The class of a text, in words.
 
-use std::time::Instant;
+use std::collections::BTreeSet;
 
-use super::classify::{Classifier, Context};
+use super::change::is_parameter;
 use super::facts::CatalogFacts;
 use super::judge::judge;
-use super::lexer::{Tokens, scan};
+use super::lexer::{Kind, Tokens, scan};
 use super::{Classified, Hint};
 use crate::types::OwnSetting;
 
-/// Lines that say what a text is and why, and the same of each of its statements when there are several.
-pub fn explain(text: &[u8], facts: &CatalogFacts) -> Vec<String> {
-    let context = Context {
-        facts,
-        facts_version: 0,
-        standard_conforming_strings: true,
-        safe_encoding: true,
-        now: Instant::now(),
-    };
-    let whole = Classifier::new(0).classify(text, &context);
-    let mut lines = summary(&whole);
+/// A row of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Property {
+    pub name: String,
+    pub value: String,
+}
+
+impl Property {
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), value: value.into() }
+    }
+}
+
+/// What a text is taken for and why, and the same of each of its statements when there are several.
+pub fn explain(text: &[u8], classified: &Classified, facts: &CatalogFacts) -> Vec<Property> {
+    let mut rows = summary(classified);
     let mut scanned = Tokens::default();
     if scan(text, true, &mut scanned).is_err() {
-        return lines;
+        return rows;
     }
     let mut statements = Vec::new();
     judge(text, &scanned, facts, |statement, finding| {
         let verb = String::from_utf8_lossy(statement.name(0)).to_uppercase();
-        statements.push(format!(
-            "{verb}: {}, {}, effects {}",
-            finding.class.as_str(),
-            finding.why,
-            finding.change.effects
-        ));
+        let (class, why, effects) = (finding.class.as_str(), &finding.why, finding.change.effects);
+        statements.push(format!("{verb}: {class}, {why}, effects {effects}"));
     });
     if statements.len() > 1 {
-        lines.extend(statements.iter().enumerate().map(|(n, line)| format!("statement {}: {line}", n + 1)));
+        rows.extend(statements.into_iter().zip(1..).map(|(said, n)| Property::new(format!("statement {n}"), said)));
     }
-    lines
+    rows
 }
 
-fn summary(whole: &Classified) -> Vec<String> {
-    let hints = hints(whole);
-    let mut lines = vec![
-        format!("class:       {}", whole.class.as_str()),
-        format!("why:         {}", whole.why),
-        format!("rule:        {}", whole.why.rule.as_str()),
-        format!("effects:     {}", whole.effects),
-        format!("hint:        {hints}"),
-        format!("fingerprint: {:016x}", whole.fingerprint),
+/// The numbers of the parameters (`$1`) in a text, ascending.
+pub fn parameters(text: &[u8]) -> impl Iterator<Item = u16> {
+    let mut scanned = Tokens::default();
+    // What cannot be scanned has none that we know of.
+    let _ = scan(text, true, &mut scanned);
+    let literals = scanned.list.iter().filter(|token| token.kind == Kind::Literal);
+    let literals = literals.filter_map(|token| text.get(token.start as usize..token.end as usize));
+    let numbers = literals.filter(|literal| is_parameter(literal)).filter_map(|literal| literal.get(1..));
+    let numbers: BTreeSet<u16> = numbers.filter_map(|digits| str::from_utf8(digits).ok()?.parse().ok()).collect();
+    numbers.into_iter()
+}
+
+fn summary(whole: &Classified) -> Vec<Property> {
+    let mut rows = vec![
+        Property::new("class", whole.class.as_str()),
+        Property::new("decided by", format!("{} ({})", whole.why, whole.why.rule.as_str())),
+        Property::new("effects", whole.effects.to_string()),
+        Property::new("hint", hints(whole)),
+        Property::new("fingerprint", format!("{:016x}", whole.fingerprint)),
     ];
     if !whole.settings.is_empty() {
-        lines.insert(4, format!("settings:    {}", whole.settings.join(", ")));
+        rows.insert(3, Property::new("settings", whole.settings.join(", ")));
     }
     if let Some(bad) = whole.refusal() {
-        lines.push(format!("refused:     {} (SQLSTATE {})", bad.message, bad.sqlstate));
+        rows.push(Property::new("refused", format!("{} (SQLSTATE {})", bad.message, bad.sqlstate)));
     }
-    lines
+    rows
 }
 
 /// As one would write them.

@@ -43,7 +43,7 @@ pub use by_name::{named, prepared_text, rename};
 pub use change::is_custom_setting;
 pub use classify::{Classifier, Context, Stats};
 pub use effects::Effects;
-pub use explain::explain;
+pub use explain::{Property, explain, parameters};
 pub use facts::{
     CatalogFacts, CatalogObject, CodeRow, FactsBuilder, FunctionRow, OperatorRow, RelationRow, TypeRow, UseRow,
     Volatility, queries,

@@ -4,7 +4,7 @@ use super::change::{is_parameter, plain_string};
 use super::cursor::{Cursor, only_statement};
 use super::hint::Hints;
 use super::keyword::Keyword as K;
-use super::lexer::{Kind, Tokens};
+use super::lexer::{Kind, MAX_TEXT_BYTES, Tokens};
 use super::setting;
 use super::statement::Statement;
 use crate::types::{BadSetting, OwnSetting, OwnValue};
@@ -103,12 +103,16 @@ fn text(assigned: &Statement<'_>) -> Option<String> {
     Some(format!("{sign}{}", str::from_utf8(value).ok()?))
 }
 
-/// `causeway.` as a name or in a literal; it may say so of other texts too.
+/// `causeway.` as a name or in a literal; it may say so of other texts too, as of those that are too long to look at.
 pub(super) fn is_mentioned(text: &[u8]) -> bool {
     // The rarest letter of it.
     const LETTER_AT: usize = 5;
+    if text.len() > MAX_TEXT_BYTES {
+        return true;
+    }
     memchr::memchr2_iter(b'w', b'W', text).any(|letter| {
-        let named = letter.checked_sub(LETTER_AT).and_then(|start| text.get(start..));
+        let start = letter.checked_sub(LETTER_AT).filter(|&start| matches!(text.get(start), Some(b'c' | b'C')));
+        let named = start.and_then(|start| text.get(start..));
         let Some((class, rest)) = named.and_then(|text| text.split_at_checked(OwnSetting::CLASS.len())) else {
             return false;
         };

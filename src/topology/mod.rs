@@ -3,6 +3,11 @@
 //! Every node has a task that probes it over a control connection. What it finds goes into the tracker, a state
 //! machine without I/O that judges all nodes and gives a new [`View`]. Workers read the view without waiting; a
 //! session that finds a node dead says so with [`Topology::report_failure`], which counts at once.
+//!
+//! What probes find is too old for a session that has just written. So there is a cheaper question, for the position
+//! alone: the primary is asked whenever a session wants to know ([`Topology::ask_primary`]), replicas while one waits
+//! for them ([`Topology::wait_for_replay`]); all who want to know share the questions. The answers are in the node's
+//! [`Progress`] at once, and count in the next view.
 
 mod catalog;
 mod control;
@@ -166,17 +171,16 @@ impl Topology {
         self.view().node(id)?.progress.covering(since)
     }
 
-    /// Measures all replicas now: asks the primary, then each replica once, and publishes what comes of it by `until`.
-    /// Whoever asks for it meanwhile shares the questions. Cancel safe.
+    /// Measures all replicas now: asks the primary, then each replica once, and publishes what each says as it comes.
+    /// Returns when all have answered, or at `until`. Whoever calls it meanwhile shares the questions. Cancel safe.
     pub async fn refresh_staleness(&self, until: tokio::time::Instant) {
         let since = std::time::Instant::now();
         // Without an answer the replicas are measured by the positions that are known.
         let _ = tokio::time::timeout_at(until, self.ask_primary(since)).await;
-        let view = self.view().clone();
+        let view = self.state.view.load_full();
         let replicas = view.nodes.iter().filter(|node| node.role == Some(Role::Replica) && !node.is_unreachable());
         let replicas: Vec<NodeId> = replicas.map(|node| node.id).collect();
         self.state.poll_once(&replicas, until).await;
-        self.state.publish_news(std::time::Instant::now());
     }
 
     /// A session has seen what the primary shows now.

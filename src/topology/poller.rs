@@ -19,7 +19,7 @@ use crate::types::{Lsn, NodeId, Position};
 const SHORTEST_PAUSE: Duration = Duration::from_micros(300);
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// Whoever still waits after this long for what the primary has not flushed makes it flush.
-const NUDGE_AFTER: Duration = Duration::from_millis(3);
+const NUDGE_AFTER: Duration = Duration::from_millis(2);
 
 /// Those who wait for replicas.
 #[derive(Debug)]
@@ -54,6 +54,9 @@ impl Poller {
     /// The first of `nodes` to say that it has replayed `position`, in an answer that comes from now on. `None`: time
     /// is over, or none of them answers. Cancel safe.
     async fn wait(&self, wanted: Wanted, nodes: &[NodeId], until: tokio::time::Instant) -> Waited {
+        if nodes.is_empty() {
+            return Waited::NoAnswer;
+        }
         let (answer, answered) = oneshot::channel();
         self.waiters.lock().push(Waiter { wanted, began: Instant::now(), nodes: nodes.to_vec(), answer });
         for id in nodes {
@@ -137,10 +140,14 @@ impl Shared {
         id
     }
 
-    /// Polls each of the nodes once, shared with all others who wait for them.
+    /// Polls each of the nodes once, shared with all others who wait for them, and publishes what each answers.
     pub(super) async fn poll_once(&self, nodes: &[NodeId], until: tokio::time::Instant) {
         let since = Instant::now();
-        let polls = nodes.iter().map(async |&id| self.poller.wait(Wanted::News(since), &[id], until).await);
+        let polls = nodes.iter().map(async |&id| {
+            if let Waited::Met(_) = self.poller.wait(Wanted::News(since), &[id], until).await {
+                self.publish_news(Instant::now());
+            }
+        });
         futures_util::future::join_all(polls).await;
     }
 }
@@ -162,11 +169,10 @@ pub(super) async fn keep_polling(state: Arc<Shared>, id: NodeId, mut line: Line)
                 Ok(sample) => {
                     state.count_poll(id);
                     let sample = state.observe(id, sample);
-                    if let Some(position) = state.poller.reply(id, &sample, &state) {
-                        state.nudger.ask_for(position);
-                    }
+                    let impatient = state.poller.reply(id, &sample, &state);
+                    let nudged = impatient.is_some_and(|position| state.nudger.ask_for(position));
                     let moved = last.replace(sample.position.lsn) != Some(sample.position.lsn);
-                    let longer = if moved { SHORTEST_PAUSE } else { pause * 2 };
+                    let longer = if moved || nudged { SHORTEST_PAUSE } else { pause * 2 };
                     pause = longer.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
                 }
                 Err(error) => {

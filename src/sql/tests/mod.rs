@@ -77,6 +77,12 @@ fn classify(text: impl AsRef<[u8]>) -> Arc<Classified> {
     classify_with(&FACTS, text)
 }
 
+/// An explanation, a row on a line.
+fn said_of(text: impl AsRef<[u8]>) -> Vec<String> {
+    let text = text.as_ref();
+    explain(text, &classify(text), &FACTS).into_iter().map(|row| format!("{}: {}", row.name, row.value)).collect()
+}
+
 /// The statements of a file of test data; each ends with a semicolon at the end of a line.
 fn statements(file: &'static str) -> impl Iterator<Item = &'static str> {
     file.split(";\n").filter(|s| !s.trim().is_empty())

@@ -225,6 +225,7 @@ fn mentions_are_found() {
     ] {
         assert_eq!(classify(text).mentions_own, mentioned, "{text}");
     }
+    assert!(classify(format!("SELECT '{}'", "x".repeat(2 << 20))).mentions_own, "too long to look at");
     let mut builder = CatalogFacts::builder();
     builder.function(FunctionRow {
         schema: "public",
@@ -273,11 +274,11 @@ fn the_memo_keeps_what_texts_say_to_us_apart() {
     let context = context(&FACTS);
     let mut ask = |text: &str| {
         let answer = classifier.classify(text.as_bytes(), &context);
-        let hints = explain(text.as_bytes(), &FACTS)[4].clone();
+        let hints = said_of(text).into_iter().find(|row| row.starts_with("hint: ")).unwrap();
         assert_eq!(*answer, *classify(text), "{text}");
         (hints, classifier.stats.misses, classifier.remembered())
     };
-    let hint = |hints: &str| format!("hint:        {hints}");
+    let hint = |hints: &str| format!("hint: {hints}");
     let after = format!("/* causeway: after={TOKEN}*/ SELECT 5");
     for (text, hints, misses, remembered) in [
         ("SELECT 1", "none", 1, 1),
@@ -296,10 +297,7 @@ fn the_memo_keeps_what_texts_say_to_us_apart() {
     for text in ["SET causeway.consistency = 'strong'", "SET causeway.consistency = 'stong'"] {
         assert_eq!(ask(text).2, 2, "{text}");
     }
-    assert_eq!(
-        explain(b"/* causeway: x */", &FACTS).last().unwrap(),
-        "refused:     unrecognized hint \"x\" (SQLSTATE 22023)"
-    );
+    assert_eq!(said_of("/* causeway: x */").last().unwrap(), "refused: unrecognized hint \"x\" (SQLSTATE 22023)");
 }
 
 proptest! {

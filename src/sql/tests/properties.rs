@@ -107,7 +107,8 @@ proptest! {
             prop_assert!(classify(renamed).by_name.is_some());
         }
         prepared_text(&bytes);
-        explain(&bytes, &FACTS);
+        explain(&bytes, &classifier.classify(&bytes, &context), &FACTS);
+        prop_assert!(parameters(&bytes).count() <= bytes.len());
     }
 
     #[test]

@@ -123,27 +123,39 @@ fn hints_choose_but_never_make_a_write_a_read() {
 
 #[test]
 fn explain_says_class_reason_and_each_statement() {
-    let lines = explain(b"SELECT 1; SELECT nextval('s'); SET a = 1", &FACTS);
+    let rows = said_of("SELECT 1; SELECT nextval('s'); SET a = 1");
     let expected = [
-        "class:       write",
-        "why:         calls a function that writes or needs the primary: nextval",
-        "rule:        writing_function",
-        "effects:     set, sequence",
-        "settings:    a",
-        "hint:        none",
+        "class: write",
+        "decided by: calls a function that writes or needs the primary: nextval (writing_function)",
+        "effects: set, sequence",
+        "settings: a",
+        "hint: none",
     ];
-    assert_eq!(lines[..6], expected);
-    assert!(lines[6].starts_with("fingerprint: ") && lines[6].len() == 29, "{}", lines[6]);
+    assert_eq!(rows[..5], expected);
+    assert!(rows[5].starts_with("fingerprint: ") && rows[5].len() == 29, "{}", rows[5]);
     assert_eq!(
-        lines[7..],
+        rows[6..],
         [
             "statement 1: SELECT: read, reads only, effects none",
             "statement 2: SELECT: write, calls a function that writes or needs the primary: nextval, effects sequence",
             "statement 3: SET: write, changes or uses the session's state: set, effects set",
         ]
     );
-    assert_eq!(explain(b"SELECT 1", &FACTS).len(), 6);
-    assert_eq!(explain(b"SELECT 'x", &FACTS)[2], "rule:        malformed");
+    assert_eq!(said_of("SELECT 1").len(), 5);
+    assert!(said_of("SELECT 'x")[1].ends_with(" (malformed)"));
+}
+
+#[test]
+fn parameters_are_found_where_they_are_some() {
+    for (text, numbers) in [
+        ("SELECT 1", &[][..]),
+        ("SELECT $1", &[1]),
+        ("SELECT * FROM t WHERE a IN ($3, $1, $3) AND b = $12::int", &[1, 3, 12]),
+        ("SELECT '$1', $$ $2 $$, \"$3\" -- $4", &[]),
+        ("SELECT $99999999999", &[]),
+    ] {
+        assert_eq!(parameters(text.as_bytes()).collect::<Vec<_>>(), numbers, "{text}");
+    }
 }
 
 #[test]
