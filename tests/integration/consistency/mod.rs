@@ -52,7 +52,8 @@ const PROBE_SLACK_MS: Nanos = 1_200;
 const FEWEST_READS: u64 = 100;
 
 fn cluster_with_registers() -> LocalCluster {
-    let extra_conf = "log_statement = none\nmax_connections = 200\n".to_owned();
+    // Nobody waits for ever for what somebody else has left behind.
+    let extra_conf = "log_statement = none\nmax_connections = 200\nlock_timeout = 10s\n".to_owned();
     let cluster = cluster(&ClusterOptions { extra_conf, ..ClusterOptions::default() });
     cluster.create_database(DATABASE, USER).unwrap();
     cluster.primary().sql(DATABASE, &schema(REGISTERS)).unwrap();
@@ -62,7 +63,9 @@ fn cluster_with_registers() -> LocalCluster {
 }
 
 fn settings() -> String {
-    format!("\n[routing]\nmax_lag = \"{MAX_LAG_MS}ms\"\n\n[probe]\ninterval = \"100ms\"\ntimeout = \"500ms\"\n")
+    // No session waits for a server: the one that has prepared a transaction must get one to end it.
+    let pool = format!("\n[pool]\ndefault_pool_size = {}\n", 2 * profiles().len());
+    format!("{pool}\n[routing]\nmax_lag = \"{MAX_LAG_MS}ms\"\n\n[probe]\ninterval = \"100ms\"\ntimeout = \"500ms\"\n")
 }
 
 fn from_environment(name: &str) -> Option<u64> {
