@@ -66,6 +66,9 @@ impl Quest {
     }
 }
 
+/// How long at least is waited where nobody else can serve.
+const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
+
 /// So many times as much must the own replica have to do.
 const MUCH_LESS: f64 = 2.0;
 
@@ -77,6 +80,8 @@ pub(super) enum Fit {
     Guarded(Lsn),
     /// It was connected after what proves something of its node.
     TooYoung,
+    /// It was connected after all that is known of its node: that may have restarted, and be further back than it was.
+    Untried,
 }
 
 /// What a spilled read holds while it runs.
@@ -238,17 +243,18 @@ impl Session {
     ///
     /// # Errors
     /// What the session has seen may be lost.
-    pub(super) fn fit(&mut self, proof: Proof, quest: &mut Quest) -> Result<Fit> {
-        let Some(connected_at) = self.held.as_ref().map(|held| held.lease.connected_at()) else {
-            return Ok(Fit::TooYoung);
-        };
+    pub(super) fn fit(&mut self, proof: Proof, node: NodeId, connected_at: Instant, quest: &mut Quest) -> Result<Fit> {
+        let view = self.cluster.topology.view();
         match proof {
-            Proof::Needless => Ok(Fit::Fits),
+            Proof::Needless => {
+                let sampled_at = view.node(node).and_then(|node| node.sampled_at);
+                Ok(if sampled_at >= Some(connected_at) { Fit::Fits } else { Fit::Untried })
+            }
             Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Fit::Fits),
             Proof::Own(_) => {
                 quest.not_own = true;
                 let timeline = self.causality.timeline();
-                if self.cluster.topology.view().epoch.is_some_and(|epoch| timeline < epoch.timeline) {
+                if view.epoch.is_some_and(|epoch| timeline < epoch.timeline) {
                     self.causality.forget();
                     return Err(lost(&format!("the replica that it read on timeline {timeline} has restarted since")));
                 }
@@ -260,6 +266,15 @@ impl Session {
         }
     }
 
+    /// Waits until the node of an untried server has been asked how far it is. False: it does not say.
+    pub(super) async fn try_node(&self, node: NodeId, connected_at: Instant) -> Result<bool> {
+        self.cluster.topology.probe_now(node);
+        let is_known = |view: &View| view.node(node).is_none_or(|node| node.sampled_at >= Some(connected_at));
+        let known = self.cluster.topology.wait_for(|view| is_known(view) || view.is_unreachable(node));
+        let deadline = tokio::time::Instant::from_std(connected_at.max(Instant::now()) + UNMOVABLE_WAIT);
+        Ok(self.patiently(known, deadline).await?.is_some_and(|view| is_known(&view)))
+    }
+
     /// In a transaction on a replica, a read that needs more than that the session has read there: it waits there.
     pub(super) async fn prove_held(&mut self, task: &Task, quest: &mut Quest) -> Result<()> {
         let Some(node) = self.held.as_ref().filter(|held| held.on_replica).map(|held| held.node) else { return Ok(()) };
@@ -267,6 +282,8 @@ impl Session {
         if !reads || self.pipeline_open {
             return Ok(());
         }
+        // It cannot go elsewhere, and what it could have instead is an error.
+        quest.consistency.causal_wait = quest.consistency.causal_wait.max(UNMOVABLE_WAIT);
         loop {
             let view = self.cluster.topology.view().clone();
             let needs = self.needs(quest);
