@@ -27,7 +27,7 @@ use crate::harness::{Env, Test, USER, cluster};
 use crate::proxy::Proxy;
 use faults::Fault;
 use history::{MILLISECOND, Nanos, Register};
-use report::Table;
+use report::{FEWEST_READS, Table};
 use session::{Profile, WHERE_AM_I, Way};
 use workload::{Plan, run};
 use writing::schema;
@@ -47,9 +47,6 @@ const REGISTERS: Register = 24;
 /// What the proxy is told, and what two probes may add to it.
 const MAX_LAG_MS: Nanos = 5_000;
 const PROBE_SLACK_MS: Nanos = 1_200;
-
-/// Under each level and fault, however busy the machine is.
-const FEWEST_READS: u64 = 100;
 
 fn cluster_with_registers() -> LocalCluster {
     // Nobody waits for ever for what somebody else has left behind.
@@ -109,8 +106,8 @@ fn levels_hold_under_faults(_: &Env) {
             profiles: profiles(),
             fault,
             duration: Duration::from_secs(4),
-            reads: reads.div_ceil(Fault::ALL.len() as u64).max(FEWEST_READS),
-            limit: Duration::from_secs(if reads == 0 { 20 } else { 1_800 }),
+            reads: reads.div_ceil(Fault::ALL.len() as u64).max(FEWEST_READS as u64),
+            limit: Duration::from_secs(if reads == 0 { 30 } else { 1_800 }),
         };
         let outcome = run(&proxy.target(DATABASE), &cluster, &plan);
         table.add(fault, &outcome);
