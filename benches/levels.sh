@@ -34,7 +34,7 @@ run() { # workload level
     [ "$1" = mixed ] && script=(-n -f "$work/mixed.sql")
     rm -f "$work"/log.*
     local cpu0 replica0 spilled0 asked0
-    cpu0=$(cpu) replica0=$(replica_reads) spilled0=$(spilled_reads) asked0=$(counter causeway_position_questions_total)
+    cpu0=$(cpu) replica0=$(replica_reads) spilled0=$(spilled_reads) asked0=$(counter causeway_position_question_seconds_count)
     (cd "$work" && PGOPTIONS="-c causeway.consistency=$2" pgbench -n -h "$host" -p "$port" -c "$clients" -j 2 \
         -M "${PROTOCOL:-simple}" -T "$seconds" -l --log-prefix=log "${script[@]}" "$database" >"$work/out" 2>"$work/err") ||
         { cat "$work/err" >&2; exit 1; }
@@ -42,7 +42,7 @@ run() { # workload level
     statements=$(cat "$work"/log.* | wc -l)
     cat "$work"/log.* | awk '{print $3}' | sort -n | awk -v w="$1" -v l="$2" -v s="$seconds" -v n="$statements" \
         -v cpu=$(($(cpu) - cpu0)) -v hz="$(getconf CLK_TCK)" -v replica=$(($(replica_reads) - replica0)) \
-        -v spilled=$(($(spilled_reads) - spilled0)) -v asked=$(($(counter causeway_position_questions_total) - asked0)) '
+        -v spilled=$(($(spilled_reads) - spilled0)) -v asked=$(($(counter causeway_position_question_seconds_count) - asked0)) '
         {t[NR] = $1}
         END {printf "%s %s %.0f %.3f %.3f %.4f %.2f %.1f\n", w, l, n / s, t[int(NR * .5)] / 1000, t[int(NR * .99)] / 1000,
             cpu / hz / n * 10000, 100 * replica / (replica + spilled + 1e-9), 1000 * asked / n}' >>"$work/results"

@@ -36,7 +36,9 @@
 //! 2. The session collects a batch: a Query, or all up to Sync or Flush, up to a bound.
 //! 3. [`sql::Classifier`] gives its class and effects, mostly from a memo.
 //! 4. [`route::route`] decides, always with a [`route::Reason`]: stay with the server that the session holds, go to a
-//!    node, or be refused.
+//!    node, or be refused. What the read may see ([`types::Level`]) and what the session has seen make what a replica
+//!    must have replayed ([`route::Needs`]); before that is known, or while no replica has it, the answer is to ask the
+//!    primary or to wait, and to decide again.
 //! 5. The [`pool`] of that node lends a [`backend::Server`], or queues the session, with a limit.
 //! 6. What brings the server to the session's state goes out in the same write as the batch.
 //! 7. Result frames come back as raw bytes; a ledger knows which answers are owed and which are the client's to see.

@@ -109,7 +109,10 @@ fn node_in_words(node: &NodeView, standing: Option<Standing>, view: &View, now: 
         said.push("takes writes".to_owned());
         return said.join(", ");
     }
-    said.push(node.lag_bytes.map_or_else(|| "lag unknown".to_owned(), |bytes| format!("{bytes} bytes behind")));
+    said.push(
+        node.lag_bytes
+            .map_or_else(|| "lag unknown".to_owned(), |bytes| format!("{bytes} bytes behind at the last probe")),
+    );
     said.push(match node.staleness_at(now) {
         Some(age) => format!("staleness {}", roughly(age)),
         None => "staleness unknown".to_owned(),

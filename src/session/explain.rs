@@ -9,26 +9,34 @@ use std::time::Instant;
 
 use super::batch::End;
 use super::causality::Causality;
-use super::lead::Tried;
+use super::lead::{Task, Tried};
 use super::survey::{Classify as _, ExplainRoute, Survey};
-use super::{Classify, Session};
+use super::{Classify, Ended, Session};
 use crate::backend::params::put_literal;
 use crate::config::Config;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::explain::{Circumstances, Origin, explain};
 use crate::route::{NodeSet, Patience, Request, Route, Stay};
 use crate::sql::{self, Classified, Property, explained, parameters};
-use crate::types::{Consistency, PoolMode, Position};
+use crate::types::{Consistency, Level, PoolMode, Position};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Parse, put_query, query, tag};
 
 impl Session {
+    /// Serves a batch in which there is an EXPLAIN ROUTE.
+    pub(super) async fn serve_explained(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(), Ended> {
+        match self.explain_routes(bytes, end, &survey).await {
+            Ok((bytes, survey)) => self.lead_or_refuse(Task::new(bytes, end, survey)).await,
+            Err(error) => self.refuse(bytes, end, &error).await,
+        }
+    }
+
     /// Replaces all EXPLAIN ROUTE of a batch by what they say. Gives how long the batch is then, and what it is about.
     ///
     /// # Errors
     /// The batch would be too long; a hint of its own cannot be; the client has cancelled.
-    pub(super) async fn explain_routes(&mut self, bytes: usize, end: End, survey: Survey) -> Result<(usize, Survey)> {
-        self.check_wishes(&survey)?;
+    async fn explain_routes(&mut self, bytes: usize, end: End, survey: &Survey) -> Result<(usize, Survey)> {
+        self.check_wishes(survey)?;
         let batch = self.client.input[..bytes].to_vec();
         let before = self.causality;
         let rewritten = self.rewrite(&batch).await;
@@ -43,6 +51,8 @@ impl Session {
         let mut answered = self.survey(bytes, end)?;
         if survey.only_explains() && self.held.is_none() {
             answered.explain_route = ExplainRoute::Answered;
+            // Also where it is only prepared. So there is an answer even where the statement itself would find nobody.
+            answered.own.get_or_insert_default().hints.overrides.level = Some(Level::Eventual);
         }
         Ok((bytes, answered))
     }
@@ -179,7 +189,7 @@ fn text(message: u8, body: &[u8]) -> Option<(Option<Parse<'_>>, &[u8])> {
 
 /// The message that takes the place of one that asked.
 fn put_answer(parse: Option<Parse<'_>>, asked: &[u8], rows: &[Property], utf8: bool, out: &mut Vec<u8>) {
-    // Any replica will do, so that there is an answer even where the statement itself would find nobody.
+    // Who binds it later will not be asked what it was.
     let mut sql = b"/* causeway: consistency=eventual */ SELECT * FROM (VALUES ".to_vec();
     for (n, row) in rows.iter().enumerate() {
         sql.extend_from_slice(if n == 0 { b"(" } else { b",(" });

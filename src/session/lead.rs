@@ -87,8 +87,12 @@ impl Session {
         if let Err(error) = self.check_history(task.survey.class, &quest) {
             return Ok(Err(error));
         }
-        if self.held.is_none() && quest.consistency.level == Level::Session && self.may_move() {
-            Box::pin(self.free_to_move()).await;
+        if self.held.is_none()
+            && quest.consistency.level == Level::Session
+            && self.may_move()
+            && let Err(error) = Box::pin(self.free_to_move(&quest)).await
+        {
+            return Ok(Err(error));
         }
         if (task.survey.mentions_own || self.resets_own_among_others(&task.survey))
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
@@ -140,7 +144,7 @@ impl Session {
             (Ok(()), None) => tried.server = Leased::Now,
             (Ok(()), Some(proof)) => {
                 tried.server = Leased::NowAsReplica;
-                return Ok(self.take_proof(proof, quest)?.then_some(reason));
+                return Ok(self.take_proof(proof, tried, quest).await?.then_some(reason));
             }
             (Err(error), Some(_)) if error.retry() == Retry::Elsewhere => {
                 tried.avoid = tried.avoid.with(node);
@@ -152,15 +156,21 @@ impl Session {
     }
 
     /// False: the server of the replica just leased is too young for the proof.
-    fn take_proof(&mut self, proof: Proof, quest: &mut Quest) -> Result<bool> {
-        let fit = self.fit(proof, quest);
+    async fn take_proof(&mut self, proof: Proof, tried: &mut Tried, quest: &mut Quest) -> Result<bool> {
+        let Some((node, connected_at)) = self.held.as_ref().map(|held| (held.node, held.lease.connected_at())) else {
+            return Ok(false);
+        };
+        let fit = self.fit(proof, node, connected_at, quest);
         if let (Ok(fit @ (Fit::Fits | Fit::Guarded(_))), Some(held)) = (&fit, &mut self.held) {
             held.guard = if let Fit::Guarded(floor) = fit { Some(*floor) } else { None };
             held.proven = quest.consistency.level >= Level::Session || self.causality.needs_nothing();
             return Ok(true);
         }
         self.release_if_free();
-        fit.map(|_| false)
+        if fit? == Fit::Untried && !Box::pin(self.try_node(node, connected_at)).await? {
+            tried.avoid = tried.avoid.with(node);
+        }
+        Ok(false)
     }
 
     pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {

@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, View};
-use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position};
+use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position, show_duration};
 use crate::wire::backend::TransactionStatus;
 
 /// What a batch may see, and what was done so far to find a replica that shows it.
@@ -69,6 +69,9 @@ impl Quest {
     }
 }
 
+/// How long at least is waited where nobody else can serve.
+const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
+
 /// So many times as much must the own replica have to do.
 const MUCH_LESS: f64 = 2.0;
 
@@ -80,6 +83,8 @@ pub(super) enum Fit {
     Guarded(Lsn),
     /// It was connected after what proves something of its node.
     TooYoung,
+    /// It was connected after all that is known of its node: that may have restarted, and be further back than it was.
+    Untried,
 }
 
 /// What a spilled read holds while it runs.
@@ -148,9 +153,11 @@ impl Session {
 
     /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
     /// would not do: a replica shows a commit a moment before it says that it has replayed it.
-    pub(super) async fn free_to_move(&mut self) {
-        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return };
-        let Ok(sample) = self.cluster.topology.ask_primary(at).await else { return };
+    pub(super) async fn free_to_move(&mut self, quest: &Quest) -> Result<()> {
+        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return Ok(()) };
+        let deadline = tokio::time::Instant::from_std(quest.deadline());
+        let asked = self.patiently(self.cluster.topology.ask_primary(at), deadline).await?;
+        let Some(Ok(sample)) = asked else { return Ok(()) };
         let view = self.cluster.topology.view();
         let needs = Needs { position: Some(sample.position), ..Needs::default() };
         let serves =
@@ -158,6 +165,7 @@ impl Session {
         if view.eligible().any(|other| other.id != node && serves(other)) {
             self.causality.resolve(sample.position);
         }
+        Ok(())
     }
 
     /// Does what a [`Route`] asks for before it can be decided.
@@ -247,17 +255,18 @@ impl Session {
     ///
     /// # Errors
     /// What the session has seen may be lost.
-    pub(super) fn fit(&mut self, proof: Proof, quest: &mut Quest) -> Result<Fit> {
-        let Some(connected_at) = self.held.as_ref().map(|held| held.lease.connected_at()) else {
-            return Ok(Fit::TooYoung);
-        };
+    pub(super) fn fit(&mut self, proof: Proof, node: NodeId, connected_at: Instant, quest: &mut Quest) -> Result<Fit> {
+        let view = self.cluster.topology.view();
         match proof {
-            Proof::Needless => Ok(Fit::Fits),
+            Proof::Needless => {
+                let sampled_at = view.node(node).and_then(|node| node.sampled_at);
+                Ok(if sampled_at >= Some(connected_at) { Fit::Fits } else { Fit::Untried })
+            }
             Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Fit::Fits),
             Proof::Own(_) => {
                 quest.not_own = true;
                 let timeline = self.causality.timeline();
-                if self.cluster.topology.view().epoch.is_some_and(|epoch| timeline < epoch.timeline) {
+                if view.epoch.is_some_and(|epoch| timeline < epoch.timeline) {
                     self.causality.forget();
                     return Err(
                         self.lost(&format!("the replica that it read on timeline {timeline} has restarted since"))
@@ -271,20 +280,33 @@ impl Session {
         }
     }
 
+    /// Waits until the node of an untried server has been asked how far it is. False: it does not say.
+    pub(super) async fn try_node(&self, node: NodeId, connected_at: Instant) -> Result<bool> {
+        self.cluster.topology.probe_now(node);
+        let is_known = |view: &View| view.node(node).is_none_or(|node| node.sampled_at >= Some(connected_at));
+        let known = self.cluster.topology.wait_for(|view| is_known(view) || view.is_unreachable(node));
+        let deadline = tokio::time::Instant::from_std(connected_at.max(Instant::now()) + UNMOVABLE_WAIT);
+        Ok(self.patiently(known, deadline).await?.is_some_and(|view| is_known(&view)))
+    }
+
     /// In a transaction on a replica, a read that needs more than that the session has read there: it waits there.
     pub(super) async fn prove_held(&mut self, task: &Task, quest: &mut Quest) -> Result<()> {
-        let Some(node) = self.held.as_ref().filter(|held| held.on_replica).map(|held| held.node) else { return Ok(()) };
+        let Some(held) = self.held.as_ref().filter(|held| held.on_replica) else { return Ok(()) };
+        let (node, connected_at) = (held.node, held.lease.connected_at());
         let reads = task.survey.reads_data() && self.status() == TransactionStatus::InTransaction;
         if !reads {
             return Ok(());
         }
+        // It cannot go elsewhere, and what it could have instead is an error.
+        quest.consistency.causal_wait = quest.consistency.causal_wait.max(UNMOVABLE_WAIT);
         loop {
             let view = self.cluster.topology.view().clone();
             let needs = self.needs(quest);
             let now = Instant::now();
             let standing = view.node(node).map(|node| needs.standing(node, &view.history, now));
             let route = match standing {
-                Some(Standing::Serves(proof)) if proof != Proof::Expected => return Ok(()),
+                Some(Standing::Serves(Proof::Needless | Proof::Own(_))) => return Ok(()),
+                Some(Standing::Serves(Proof::Sample(at))) if connected_at <= at => return Ok(()),
                 _ if quest.patience(now).wait.is_zero() => return Err(self.unmet(&view, &needs, quest)),
                 Some(Standing::Unknown) => Route::Ask,
                 Some(Standing::Stale) => Route::Measure,
@@ -391,7 +413,7 @@ impl Session {
         let now = Instant::now();
         let needed = match (needs.position, needs.covered_since) {
             (Some(position), _) => format!("position {} of timeline {}", position.lsn, position.timeline),
-            (None, Some(_)) => format!("a staleness of at most {max_staleness:?}"),
+            (None, Some(_)) => format!("a staleness of at most {}", show_duration(max_staleness)),
             (None, None) => "a position of the primary that could not be learned".to_owned(),
         };
         let nodes: Vec<_> = view.nodes.iter().map(|node| describe(view, node, now)).collect();
@@ -400,10 +422,16 @@ impl Session {
             self.cluster.config.name,
             level.as_str()
         );
-        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(format!(
-            "Raise causeway.causal_wait ({causal_wait:?}), lower causeway.consistency for this read, or set \
-             routing.fallback = \"primary\"."
-        ))
+        let hint = if self.held.is_some() {
+            "A transaction cannot leave its replica: begin it anew, or with /* causeway: primary */.".to_owned()
+        } else {
+            format!(
+                "Raise causeway.causal_wait ({}), lower causeway.consistency for this read, or set routing.fallback = \
+                 \"primary\".",
+                show_duration(causal_wait)
+            )
+        };
+        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(hint)
     }
 }
 

@@ -1,7 +1,8 @@
 //! A client's life: accept, handshake, then batch after batch until it leaves.
 //!
 //! One task per session, on one worker. `Session::run` is the loop of design steps 1 to 8: `batch` collects, `survey`
-//! classifies, `lead` routes and leases, `translate` and `outbound` write to the server, `exchange` and `relay` pass the
+//! classifies, `lead` routes and leases (`causality` knows what the session has seen, `meet` finds or waits for a replica
+//! that has it, `own` are the settings that say what is wanted), `translate` and `outbound` write to the server, `exchange` and `relay` pass the
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
 mod audit;
@@ -121,6 +122,18 @@ struct Held {
 
 const FAREWELL_LIMIT: Duration = Duration::from_secs(5);
 
+/// How a batch is served.
+enum Way {
+    /// On a server.
+    Lead(Task),
+    /// The same, when its EXPLAIN ROUTE has been answered.
+    Explain(Survey),
+    /// No server is needed.
+    Alone,
+    /// It was a SET of Causeway's own.
+    Set(Result<()>),
+}
+
 /// How the client's texts are to be read.
 #[derive(Clone, Copy, Debug)]
 struct Lexis {
@@ -192,27 +205,32 @@ impl Session {
     }
 
     /// Serves one batch from the survey to the settlement.
-    async fn serve(&mut self, mut bytes: usize, end: End) -> Result<(), Ended> {
-        let mut survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
+    async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
+        let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
+        // On the heap: an idle session should not carry what only a running batch needs.
+        match self.way(bytes, end, survey) {
+            Way::Lead(task) => Box::pin(self.lead_or_refuse(task)).await,
+            Way::Explain(survey) => Box::pin(self.serve_explained(bytes, end, survey)).await,
+            Way::Alone => self.answer_alone(bytes).await,
+            Way::Set(Ok(())) => self.answer_set(bytes).await,
+            Way::Set(Err(error)) => self.refuse(bytes, end, &error).await,
+        }
+    }
+
+    fn way(&mut self, bytes: usize, end: End, survey: Survey) -> Way {
         if survey.explain_route == ExplainRoute::Asked {
-            match Box::pin(self.explain_routes(bytes, end, survey)).await {
-                Ok(explained) => (bytes, survey) = explained,
-                Err(error) => return self.refuse(bytes, end, &error).await,
-            }
+            return Way::Explain(survey);
         }
         if self.held.is_none() && survey.work == Work::Nothing {
-            return self.answer_alone(bytes).await;
+            return Way::Alone;
         }
-        if survey.own.is_some()
-            && let Some(set) = self.set_own(&survey, bytes, end)
-        {
-            return match set {
-                Ok(()) => self.answer_set(bytes).await,
-                Err(error) => self.refuse(bytes, end, &error).await,
-            };
-        }
-        // On the heap: an idle session should not carry what only a running batch needs.
-        match Box::pin(self.lead(Task::new(bytes, end, survey))).await? {
+        let set = if survey.own.is_some() { self.set_own(&survey, bytes, end) } else { None };
+        set.map_or_else(|| Way::Lead(Task::new(bytes, end, survey)), Way::Set)
+    }
+
+    async fn lead_or_refuse(&mut self, task: Task) -> Result<(), Ended> {
+        let (bytes, end) = (task.bytes, task.end);
+        match self.lead(task).await? {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.settings.hide_own();

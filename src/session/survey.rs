@@ -41,6 +41,8 @@ pub struct Survey {
     pub mentions_own: bool,
     pub explain_route: ExplainRoute,
     texts: u32,
+    /// Texts that it prepares, describes or runs, and those of them that are EXPLAIN ROUTE.
+    mentioned: u32,
     explained: u32,
     /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
@@ -61,7 +63,7 @@ pub enum ExplainRoute {
     None,
     /// Some text is one, and is to be replaced by the answer.
     Asked,
-    /// All that it runs are such answers: the session sees no node's state by them.
+    /// It is about such answers only: the session sees no node's state by them.
     Answered,
 }
 
@@ -93,6 +95,7 @@ impl Default for Survey {
             mentions_own: false,
             explain_route: ExplainRoute::None,
             texts: 0,
+            mentioned: 0,
             explained: 0,
             named: HashMap::new(),
         }
@@ -126,9 +129,9 @@ impl Survey {
         self.work == Work::Run && self.class == Class::Read && !self.transaction_control
     }
 
-    /// It runs EXPLAIN ROUTE, and nothing else.
+    /// It is about EXPLAIN ROUTE, and nothing else.
     pub fn only_explains(&self) -> bool {
-        self.class == Class::Read && self.texts > 0 && self.explained == self.texts
+        self.class == Class::Read && self.explained > 0 && self.explained == self.mentioned
     }
 
     /// Takes one more message in.
@@ -303,8 +306,10 @@ impl Survey {
     fn mention(&mut self, classified: &Classified) {
         self.class = self.class.max(classified.class);
         self.hint = self.hint.or(classified.hint);
+        self.mentioned += 1;
         if classified.explains_route {
             self.explain_route = ExplainRoute::Asked;
+            self.explained += 1;
         }
         if let Some(refusal) = classified.refusal() {
             self.own.get_or_insert_default().refusal.get_or_insert_with(|| refusal.clone());
@@ -324,7 +329,6 @@ impl Survey {
         self.begins = classified.begins.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);
         self.texts += 1;
-        self.explained += u32::from(classified.explains_route);
     }
 
     fn write(&mut self) {

@@ -15,6 +15,7 @@ mod demo;
 mod drivers;
 mod exact;
 mod exact_copy;
+mod explain;
 mod faults;
 mod forks;
 mod frames;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         demo::TESTS,
         drivers::TESTS,
         exact::TESTS,
+        explain::TESTS,
         faults::TESTS,
         lag::TESTS,
         positions::TESTS,

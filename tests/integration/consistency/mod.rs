@@ -27,7 +27,7 @@ use crate::harness::{Env, Test, USER, cluster};
 use crate::proxy::Proxy;
 use faults::Fault;
 use history::{MILLISECOND, Nanos, Register};
-use report::Table;
+use report::{FEWEST_READS, Table};
 use session::{Profile, WHERE_AM_I, Way};
 use workload::{Plan, run};
 use writing::schema;
@@ -48,11 +48,9 @@ const REGISTERS: Register = 24;
 const MAX_LAG_MS: Nanos = 5_000;
 const PROBE_SLACK_MS: Nanos = 1_200;
 
-/// Under each level and fault, however busy the machine is.
-const FEWEST_READS: u64 = 100;
-
 fn cluster_with_registers() -> LocalCluster {
-    let extra_conf = "log_statement = none\nmax_connections = 200\n".to_owned();
+    // Nobody waits for ever for what somebody else has left behind.
+    let extra_conf = "log_statement = none\nmax_connections = 200\nlock_timeout = 10s\n".to_owned();
     let cluster = cluster(&ClusterOptions { extra_conf, ..ClusterOptions::default() });
     cluster.create_database(DATABASE, USER).unwrap();
     cluster.primary().sql(DATABASE, &schema(REGISTERS)).unwrap();
@@ -62,7 +60,9 @@ fn cluster_with_registers() -> LocalCluster {
 }
 
 fn settings() -> String {
-    format!("\n[routing]\nmax_lag = \"{MAX_LAG_MS}ms\"\n\n[probe]\ninterval = \"100ms\"\ntimeout = \"500ms\"\n")
+    // No session waits for a server: the one that has prepared a transaction must get one to end it.
+    let pool = format!("\n[pool]\ndefault_pool_size = {}\n", 2 * profiles().len());
+    format!("{pool}\n[routing]\nmax_lag = \"{MAX_LAG_MS}ms\"\n\n[probe]\ninterval = \"100ms\"\ntimeout = \"500ms\"\n")
 }
 
 fn from_environment(name: &str) -> Option<u64> {
@@ -76,7 +76,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Four sessions under each level, each with another way to say so.
+/// Four sessions under each level, or more where a read takes longer, each with another way to say so.
 fn profiles() -> Vec<Profile> {
     let ways = [(Way::Startup, false), (Way::Set, false), (Way::Hint, false), (Way::Set, true)];
     let profile = |level: Level, (way, asynchronous)| Profile {
@@ -89,7 +89,8 @@ fn profiles() -> Vec<Profile> {
         registers: REGISTERS,
         max_lag: (MAX_LAG_MS + PROBE_SLACK_MS) * MILLISECOND,
     };
-    Level::ALL.into_iter().flat_map(|level| ways.map(|way| profile(level, way))).collect()
+    let levels = Level::ALL.into_iter().chain([Level::Strong]);
+    levels.flat_map(|level| ways.map(|way| profile(level, way))).collect()
 }
 
 fn levels_hold_under_faults(_: &Env) {
@@ -105,8 +106,8 @@ fn levels_hold_under_faults(_: &Env) {
             profiles: profiles(),
             fault,
             duration: Duration::from_secs(4),
-            reads: reads.div_ceil(Fault::ALL.len() as u64).max(FEWEST_READS),
-            limit: Duration::from_secs(if reads == 0 { 20 } else { 1_800 }),
+            reads: reads.div_ceil(Fault::ALL.len() as u64).max(FEWEST_READS as u64),
+            limit: Duration::from_secs(if reads == 0 { 30 } else { 1_800 }),
         };
         let outcome = run(&proxy.target(DATABASE), &cluster, &plan);
         table.add(fault, &outcome);

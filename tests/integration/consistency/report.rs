@@ -13,6 +13,9 @@ use super::workload::{Run, shares};
 /// What a client may be told while nodes go: nobody can serve it now, or its server has gone.
 const EXPECTED: [&str; 4] = ["57P0", "08", "connection closed", "error communicating with the server"];
 
+/// Under each level and fault, however busy the machine is.
+pub const FEWEST_READS: usize = 100;
+
 /// Of violations, in a message.
 const MOST: usize = 5;
 
@@ -57,6 +60,9 @@ impl Table {
         for (level, reads) in shares(&run.history) {
             let violations = verdict.violations.iter().filter(|violation| violation.level == level).count();
             let errors = run.errors.iter().filter(|((of, _), _)| *of == level).map(|(_, count)| count).sum();
+            if reads.iter().sum::<usize>() < FEWEST_READS {
+                self.wrong.push(format!("{}, {}: {reads:?} reads show nothing", fault.as_str(), level.as_str()));
+            }
             self.rows.push(Row { fault, level, reads, errors, violations });
         }
         if !verdict.violations.is_empty() {
