@@ -180,13 +180,8 @@ pub fn who_only_reads_asks_nothing(_: &Env) {
     let mut client = proxy.target(DATABASE).raw();
     let cost = || {
         let metric = |name| proxy.metric(name, "");
-        let asked = [
-            metric("causeway_position_question_seconds_count"),
-            metric("causeway_position_waiters_total"),
-            metric("causeway_replay_polls_total"),
-            metric("causeway_replay_wait_seconds_count"),
-        ];
-        (asked.map(|count| count.to_string()), guards(&cluster))
+        let waits = metric("causeway_replay_polls_total") + metric("causeway_replay_wait_seconds_count");
+        (metric("causeway_position_waiters_total"), format!("{waits} {}", guards(&cluster)))
     };
     let before = cost();
     for level in ["session", "eventual"] {
@@ -200,14 +195,15 @@ pub fn who_only_reads_asks_nothing(_: &Env) {
             }
         }
     }
-    assert_eq!(cost(), before, "questions, waiters, polls, waits; guards");
+    let after = cost();
+    assert_eq!(after.1, before.1, "polls and waits; guards");
+    // The position of a primary that was in use until now is asked for once more.
+    assert!(after.0 - before.0 < 2.0, "{before:?} {after:?}");
     // Who writes and never reads costs the questions that keep the position of a primary in use fresh, and no more.
     for _ in 0..50 {
         tell(&mut client, "INSERT INTO t VALUES (1)");
     }
-    let ([_, waiters, polls, waits], guards) = cost();
-    let ([_, waiters_before, polls_before, waits_before], guards_before) = before;
-    assert_eq!((waiters, polls, waits, guards), (waiters_before, polls_before, waits_before, guards_before));
+    assert_eq!(cost().1, before.1, "polls and waits; guards");
 }
 
 pub fn no_session_goes_back(_: &Env) {
@@ -376,7 +372,7 @@ fn what_cannot_be_seen_is_said(cluster: &LocalCluster, proxy: &Proxy) {
             assert_eq!(tell(&mut client, set), "SET");
         }
         let got = tell(&mut client, "SELECT count(*) FROM t");
-        assert!(got.starts_with("!57P03") && got.contains(says) && got.contains("causeway.causal_wait"), "{got}");
+        assert!(got.starts_with("!57P03") && got.contains(says) && got.contains("begin it anew"), "{got}");
         assert_eq!(tell(&mut client, "SELECT 1").get(..6), Some("!25P02"));
         assert_eq!(tell(&mut client, "ROLLBACK"), "ROLLBACK");
         // The same by steps of a pipeline.
@@ -431,7 +427,7 @@ pub fn transactions_on_replicas(_: &Env) {
             ("/* causeway: consistency=eventual */ BEGIN READ ONLY", "BEGIN"),
             (WHERE, "replica"),
             ("SET LOCAL causeway.consistency = 'session'", "SET"),
-            (WHERE, "!57P03 \"session\"|causeway.causal_wait"),
+            (WHERE, "!57P03 \"session\"|begin it anew"),
             ("ROLLBACK", "ROLLBACK"),
         ];
         assert_eq!(play(&mut client, frames, careless), [] as [String; 0]);
