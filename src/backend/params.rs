@@ -120,11 +120,11 @@ impl Params {
         sql
     }
 
-    /// SET LOCAL, which takes no snapshot, of all for which `needed` holds.
-    pub fn local_sql(&self, needed: impl Fn(&str) -> bool) -> Vec<u8> {
+    /// `SET` or `SET LOCAL`, which take no snapshot, of all for which `needed` holds.
+    pub fn utility_sql(&self, set: &str, needed: impl Fn(&str) -> bool) -> Vec<u8> {
         let mut sql = Vec::new();
         for (name, value) in self.iter().filter(|(name, _)| needed(name)) {
-            sql.extend_from_slice(format!("SET LOCAL {name} TO ").as_bytes());
+            sql.extend_from_slice(format!("{set} {name} TO ").as_bytes());
             put_literal(&mut sql, value);
             sql.push(b';');
         }

@@ -70,6 +70,9 @@ impl Session {
             // It keeps its server anyway; what there is need not be known, only that there may be something.
             let has_own = plan.asks() || effects.intersects(Effects::LASTING);
             self.pins = if has_own { self.pins.with(Pin::Set) } else { self.pins };
+            if effects.intersects(Effects::CLEAR_SET) || self.unaudited.names().iter().any(|name| is_own(name)) {
+                Box::pin(self.audit_own()).await?;
+            }
             self.unaudited.clear();
             return Ok(());
         }
@@ -102,6 +105,19 @@ impl Session {
         Ok(())
     }
 
+    /// Where a server is the session's alone, only Causeway's settings are to be known: SHOW answers what they are.
+    async fn audit_own(&mut self) -> Result<(), Ended> {
+        let mut question = Vec::new();
+        put_named(&mut question, &OwnSetting::ALL.map(OwnSetting::name));
+        let Ok(asked) = self.ask(&question, 1).await? else { return Ok(()) };
+        self.take_own_answers(&asked.rows);
+        if let Some(held) = &mut self.held {
+            let found = Settings::found(Params::clone(held.lease.applied()), &asked.rows, &self.pools.login.user);
+            held.lease.has_parameters(Arc::new(found));
+        }
+        Ok(())
+    }
+
     fn question(&self, plan: Plan) -> Vec<u8> {
         let mut sql = Vec::new();
         let mut part = |text: &str| {
@@ -123,14 +139,8 @@ impl Session {
             }
         }
         if plan.settings != About::Nothing {
-            part("SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(ARRAY[");
-            for (n, name) in self.names_to_ask(plan.settings).iter().enumerate() {
-                if n > 0 {
-                    sql.push(b',');
-                }
-                put_literal(&mut sql, name.as_bytes());
-            }
-            sql.extend_from_slice(b"]::pg_catalog.text[]) name");
+            part("");
+            put_named(&mut sql, &self.names_to_ask(plan.settings));
         }
         sql
     }
@@ -139,7 +149,7 @@ impl Session {
         let named = self.unaudited.names().iter().map(|name| &**name);
         let mut names: Vec<&str> = if about == About::All {
             let shown = self.held.iter().flat_map(|held| held.lease.applied().iter()).map(|(name, _)| name);
-            let shown = shown.filter(|name| OwnSetting::is_own_name(name));
+            let shown = shown.filter(|name| is_own(name));
             named.filter(|name| name.contains('.')).chain(self.settings.unlisted()).chain(shown).collect()
         } else {
             named.collect()
@@ -166,14 +176,15 @@ impl Session {
         self.server_has(Arc::new(found)).await
     }
 
-    /// Causeway's own settings: where the server was not shown what the session had, nothing there is nothing new.
+    /// Causeway's own settings: what the server was shown is nothing new, and where it was shown nothing, nothing is;
+    /// but it takes the place of what cannot be.
     fn take_own_answers(&mut self, answers: &[Setting]) {
-        let was_reset = self.unaudited.effects.intersects(Effects::RESET);
         let Some(held) = &mut self.held else { return };
         let applied = Arc::clone(held.lease.applied());
-        for (name, value) in answers.iter().filter(|(name, _)| OwnSetting::is_own_name(name)) {
-            let says_something = value.as_deref().is_some_and(|value| !value.is_empty());
-            if says_something || was_reset || applied.get(name).is_some() {
+        for (name, value) in answers.iter().filter(|(name, _)| is_own(name)) {
+            let shown = applied.get(name);
+            let is_news = value.as_deref().unwrap_or_default() != shown.unwrap_or_default();
+            if is_news || self.settings.own.is_bad(name) {
                 self.settings.own.set(name, value.as_deref());
             }
         }
@@ -216,6 +227,22 @@ impl Session {
         }
         self.pins = self.pins.union(new);
     }
+}
+
+fn is_own(name: &str) -> bool {
+    OwnSetting::is_own_name(name)
+}
+
+/// Asks for these parameters by their names.
+fn put_named(sql: &mut Vec<u8>, names: &[&str]) {
+    sql.extend_from_slice(b"SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(ARRAY[");
+    for (n, name) in names.iter().enumerate() {
+        if n > 0 {
+            sql.push(b',');
+        }
+        put_literal(sql, name.as_bytes());
+    }
+    sql.extend_from_slice(b"]::pg_catalog.text[]) name");
 }
 
 /// No parameter's name begins so.

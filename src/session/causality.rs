@@ -115,9 +115,9 @@ impl Causality {
         }
     }
 
-    /// What was lost was told.
+    /// What was lost was told. A token of the client's stands for something else.
     pub fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.after);
     }
 
     /// What a read at this level needs. `asked`: the position that a strong read has asked for.

@@ -84,7 +84,7 @@ impl Session {
             Ok(quest) => quest,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = self.check_history(&quest) {
+        if let Err(error) = self.check_history(task.survey.class, &quest) {
             return Ok(Err(error));
         }
         if self.held.is_none()
@@ -94,7 +94,7 @@ impl Session {
         {
             return Ok(Err(error));
         }
-        if task.survey.mentions_own
+        if (task.survey.mentions_own || self.resets_own_among_others(&task.survey))
             && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
         {
             return Ok(Err(error));

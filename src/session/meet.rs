@@ -11,10 +11,11 @@ use super::lead::Task;
 use super::own::foreign;
 use super::survey::Survey;
 use crate::error::{Error, Fault, Result, sqlstate};
+use crate::route::explain::node_in_words;
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, View};
-use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, Position, show_duration};
+use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position, show_duration};
 use crate::wire::backend::TransactionStatus;
 
 /// What a batch may see, and what was done so far to find a replica that shows it.
@@ -259,7 +260,9 @@ impl Session {
                 let timeline = self.causality.timeline();
                 if view.epoch.is_some_and(|epoch| timeline < epoch.timeline) {
                     self.causality.forget();
-                    return Err(lost(&format!("the replica that it read on timeline {timeline} has restarted since")));
+                    return Err(
+                        self.lost(&format!("the replica that it read on timeline {timeline} has restarted since"))
+                    );
                 }
                 Ok(Fit::TooYoung)
             }
@@ -283,7 +286,7 @@ impl Session {
         let Some(held) = self.held.as_ref().filter(|held| held.on_replica) else { return Ok(()) };
         let (node, connected_at) = (held.node, held.lease.connected_at());
         let reads = task.survey.reads_data() && self.status() == TransactionStatus::InTransaction;
-        if !reads || self.pipeline_open {
+        if !reads {
             return Ok(());
         }
         // It cannot go elsewhere, and what it could have instead is an error.
@@ -321,9 +324,9 @@ impl Session {
         }
     }
 
-    /// What the session has seen must be in the history of the primary that is accepted now. It is said once if it is
-    /// not, or if nobody can know.
-    pub(super) fn check_history(&mut self, quest: &Quest) -> Result<()> {
+    /// What the session has seen must be in the history of the primary that is accepted now, and what tokens name, too.
+    /// It is said once if it is not, or if nobody can know.
+    pub(super) fn check_history(&mut self, class: Class, quest: &Quest) -> Result<()> {
         let view = self.cluster.topology.view();
         let Some(epoch) = view.epoch else { return Ok(()) };
         let timeline = self.causality.timeline();
@@ -336,36 +339,64 @@ impl Session {
                 None if seen.node().and_then(|node| view.node(node)).is_some_and(|node| continues(&view, node)) => {}
                 None => {
                     self.causality.forget();
-                    return Err(lost(&format!(
+                    return Err(self.lost(&format!(
                         "the primary of timeline {timeline} was replaced before its last position was learned"
                     )));
                 }
             }
         }
-        let floor = self.causality.floor().filter(|_| promised);
-        let Some(position) = floor.max(self.causality.after()).max(quest.after) else { return Ok(()) };
-        let why = match view.history.holds(position) {
-            Holds::Yes => return Ok(()),
+        if let Some(floor) = self.causality.floor().filter(|_| promised)
+            && let Err(error) = self.check_position(floor, epoch.timeline)
+        {
+            self.causality.forget();
+            return Err(error);
+        }
+        // A write goes to the primary all the same, and it may be what takes the token back.
+        if class == Class::Write {
+            return Ok(());
+        }
+        if let Some(after) = self.causality.after()
+            && let Err(error) = self.check_position(after, epoch.timeline)
+        {
+            if error.sqlstate() == sqlstate::SERIALIZATION_FAILURE {
+                self.settings.own.choose(OwnValue::After(None));
+                self.causality.set_after(None);
+            }
+            return Err(error);
+        }
+        quest.after.map_or(Ok(()), |after| self.check_position(after, epoch.timeline))
+    }
+
+    /// # Errors
+    /// The position is not in the history of the primary of `timeline`, which is accepted now.
+    fn check_position(&self, position: Position, timeline: u32) -> Result<()> {
+        let Position { lsn, timeline: its, .. } = position;
+        match self.cluster.topology.view().history.holds(position) {
+            Holds::Yes => Ok(()),
             Holds::Future => {
                 let message = format!(
-                    "the token in causeway.after is of timeline {}, and the primary that is known is of timeline {}",
-                    position.timeline, epoch.timeline
+                    "the token in causeway.after is of timeline {its}, and the primary that is known is of timeline \
+                     {timeline}"
                 );
-                return Err(Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
-                    .hint("Try again once the new primary is known."));
+                Err(Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
+                    .hint("Try again once the new primary is known."))
             }
-            Holds::OtherSystem => return Err(foreign(&self.cluster.config.name)),
-            Holds::Lost { forked_at } => format!(
-                "it reached {} on timeline {}, which timeline {} left at {forked_at}",
-                position.lsn, position.timeline, epoch.timeline
-            ),
-            Holds::Unknown => format!(
-                "it reached {} on timeline {}, and where timeline {} left that is not known",
-                position.lsn, position.timeline, epoch.timeline
-            ),
-        };
-        self.causality.forget();
-        Err(lost(&why))
+            Holds::OtherSystem => Err(foreign(&self.cluster.config.name)),
+            Holds::Lost { forked_at } => Err(self
+                .lost(&format!("it reached {lsn} on timeline {its}, which timeline {timeline} left at {forked_at}"))),
+            Holds::Unknown => Err(self.lost(&format!(
+                "it reached {lsn} on timeline {its}, and where timeline {timeline} left that is not known"
+            ))),
+        }
+    }
+
+    fn lost(&self, why: &str) -> Error {
+        self.worker.shared.metrics.positions(&self.cluster.config.name).lost_writes.inc();
+        let message =
+            "what this session wrote or read last, or was told to read after, may have been lost in a failover";
+        Error::new(Fault::Node, sqlstate::SERIALIZATION_FAILURE, message)
+            .detail(why.to_owned())
+            .hint("This is said once: check what you need, and go on.")
     }
 
     /// Nobody can serve a read as promised.
@@ -377,7 +408,14 @@ impl Session {
             (None, Some(_)) => format!("a staleness of at most {}", show_duration(max_staleness)),
             (None, None) => "a position of the primary that could not be learned".to_owned(),
         };
-        let nodes: Vec<_> = view.nodes.iter().map(|node| describe(view, node, now)).collect();
+        let nodes: Vec<_> = view
+            .nodes
+            .iter()
+            .map(|node| {
+                let standing = node.eligible.is_ok().then(|| needs.standing(node, &view.history, now));
+                format!("{}: {}", node.name, node_in_words(node, standing, view, now))
+            })
+            .collect();
         let message = format!(
             "no node of cluster {:?} can serve a read at level {:?} now: it needs {needed}",
             self.cluster.config.name,
@@ -399,22 +437,4 @@ impl Session {
 /// The node leads the accepted history, or replays it.
 fn continues(view: &View, node: &NodeView) -> bool {
     view.primary == Some(node.id) || node.eligible.is_ok()
-}
-
-fn describe(view: &View, node: &NodeView, now: Instant) -> String {
-    let name = &node.name;
-    let at = node.progress.latest().map_or_else(|| "an unknown position".to_owned(), |s| s.position.lsn.to_string());
-    let age = node.staleness_at(now).map_or_else(|| "unknown".to_owned(), |age| format!("{age:.1?}"));
-    match node.eligible {
-        _ if view.primary == Some(node.id) => format!("{name} is the primary, at {at}"),
-        Ok(()) => format!("{name} has replayed {at}, staleness {age}"),
-        Err(why) => format!("{name} serves no reads ({}), at {at}, staleness {age}", why.as_str()),
-    }
-}
-
-fn lost(why: &str) -> Error {
-    let message = "what this session wrote or read last may have been lost in a failover";
-    Error::new(Fault::Node, sqlstate::SERIALIZATION_FAILURE, message)
-        .detail(why.to_owned())
-        .hint("This is said once: check what you need, and go on.")
 }

@@ -276,7 +276,7 @@ impl Session {
     async fn refuse(&mut self, bytes: usize, end: End, error: &Error) -> Result<(), Ended> {
         tracing::debug!(%error, "a batch was refused");
         self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
-        if matches!(end, End::Query | End::FunctionCall | End::Sync) {
+        if end != End::Overflow {
             self.fail_transaction().await?;
         }
         let mut answer = Vec::new();

@@ -31,8 +31,8 @@ pub struct Own {
     login: Arc<Promise>,
     /// The same one, mostly.
     current: Arc<Promise>,
-    /// A value that cannot be, set in a way that nobody could refuse.
-    bad: Option<Box<BadSetting>>,
+    /// Values that cannot be, by the names that they were given in a way that nobody could refuse.
+    bad: Box<[(Box<str>, BadSetting)]>,
 }
 
 impl Own {
@@ -50,7 +50,7 @@ impl Own {
             }
         }
         let login = Arc::new(Promise { consistency: overrides.over(configured), after });
-        Ok(Self { current: Arc::clone(&login), login, bad: None })
+        Ok(Self { current: Arc::clone(&login), login, bad: Box::default() })
     }
 
     /// What was promised to a statement that says nothing of its own.
@@ -58,7 +58,7 @@ impl Own {
     /// # Errors
     /// It was set to what cannot be.
     pub fn consistency(&self) -> Result<Consistency> {
-        self.bad.as_deref().map_or(Ok(self.current.consistency), |bad| Err(Error::from(bad.clone())))
+        self.bad.first().map_or(Ok(self.current.consistency), |(_, bad)| Err(Error::from(bad.clone())))
     }
 
     /// The same, whatever it was set to since.
@@ -78,18 +78,31 @@ impl Own {
     /// The session's settings are what they were at login.
     pub fn reset(&mut self) {
         self.current = Arc::clone(&self.login);
-        self.bad = None;
+        self.bad = Box::default();
+    }
+
+    /// It was given a value that cannot be.
+    pub fn is_bad(&self, name: &str) -> bool {
+        self.bad.iter().any(|(bad, _)| **bad == *name)
+    }
+
+    /// RESET would change something.
+    pub fn is_set(&self) -> bool {
+        self.current != self.login || !self.bad.is_empty()
     }
 
     /// One is set; `None` or nothing: reset.
     pub fn set(&mut self, name: &str, value: Option<&[u8]>) {
+        self.mend(name);
         let text = String::from_utf8_lossy(value.unwrap_or_default());
-        let value = OwnSetting::find(name).and_then(|setting| {
-            if text.is_empty() { Ok(self.at_login(setting)) } else { setting.parse(&text).map(Some) }
-        });
+        let value = if text.is_empty() {
+            Ok(OwnSetting::named(name).and_then(|setting| self.at_login(setting)))
+        } else {
+            OwnSetting::find(name).and_then(|setting| setting.parse(&text)).map(Some)
+        };
         match value {
             Ok(value) => value.into_iter().for_each(|value| self.choose(value)),
-            Err(bad) => self.bad = Some(Box::new(bad)),
+            Err(bad) => self.bad = std::mem::take(&mut self.bad).into_iter().chain([(name.into(), bad)]).collect(),
         }
     }
 
@@ -116,25 +129,44 @@ impl Own {
             }
         }
         self.current = if promise == *self.login { Arc::clone(&self.login) } else { Arc::new(promise) };
-        self.bad = None;
+        self.mend(value.setting().name());
+    }
+
+    fn mend(&mut self, name: &str) {
+        if self.is_bad(name) {
+            self.bad = std::mem::take(&mut self.bad).into_iter().filter(|(bad, _)| **bad != *name).collect();
+        }
+    }
+
+    /// What RESET ALL gives.
+    pub fn all_at_login(&self) -> Params {
+        let mut params = Params::default();
+        self.login.put(&mut params);
+        params
     }
 
     /// The parameters with what a server must answer about these settings.
     pub fn shown(&self, params: &Params, position: Option<Position>) -> Params {
-        let Promise { consistency: Consistency { level, max_staleness, causal_wait }, after } = *self.current;
         let mut shown = params.clone();
+        self.current.put(&mut shown);
+        let position = position.map(Position::to_token).unwrap_or_default();
+        shown.set(OwnSetting::Position.name(), position.as_bytes());
+        shown
+    }
+}
+
+impl Promise {
+    fn put(&self, params: &mut Params) {
+        let Consistency { level, max_staleness, causal_wait } = self.consistency;
         let values = [
             OwnValue::Consistency(level),
             OwnValue::MaxStaleness(max_staleness),
             OwnValue::CausalWait(causal_wait),
-            OwnValue::After(after),
+            OwnValue::After(self.after),
         ];
         for value in values {
-            shown.set(value.setting().name(), value.to_string().as_bytes());
+            params.set(value.setting().name(), value.to_string().as_bytes());
         }
-        let position = position.map(Position::to_token).unwrap_or_default();
-        shown.set(OwnSetting::Position.name(), position.as_bytes());
-        shown
     }
 }
 
@@ -241,7 +273,8 @@ impl Session {
             TransactionStatus::InTransaction if !self.pipeline_open => {
                 // What the transaction has set itself is there.
                 let shown = self.settings.own.shown(&Params::default(), position);
-                let sql = shown.local_sql(|name| !self.unaudited.names().iter().any(|set| **set == *name));
+                let sql =
+                    shown.utility_sql("SET LOCAL", |name| !self.unaudited.names().iter().any(|set| **set == *name));
                 if let Err(error) = self.ask(&sql, 1).await? {
                     return Ok(Err(error));
                 }
@@ -249,6 +282,35 @@ impl Session {
             TransactionStatus::InTransaction | TransactionStatus::Failed => {}
         }
         Ok(Ok(()))
+    }
+
+    /// What came of it, only a server tells that was shown what there was before.
+    pub(super) fn resets_own_among_others(&self, survey: &Survey) -> bool {
+        survey.effects.intersects(Effects::CLEAR_SET) && self.settings.own.is_set()
+    }
+
+    /// In a transaction, what RESET gives is said to the server as a SET: a rollback then takes back what is there, and
+    /// SHOW answers it. A server knows nothing of what the session had at login.
+    pub(super) async fn spell_out_resets(&mut self, survey: &Survey) -> Result<(), Ended> {
+        const RESETS: Effects = Effects::RESET.union(Effects::CLEAR_SET);
+        if self.status() != TransactionStatus::InTransaction || self.pipeline_open || !survey.effects.intersects(RESETS)
+        {
+            return Ok(());
+        }
+        let all = survey.effects.intersects(Effects::CLEAR_SET);
+        let at_login = self.settings.own.all_at_login();
+        let sets = || survey.own.iter().flat_map(|own| &own.sets).filter(|set| set.to != Assigned::Default);
+        let is_set = |name: &str| sets().any(|set| set.setting.name() == name);
+        let is_named = |name: &str| survey.settings.iter().any(|setting| **setting == *name);
+        let names = OwnSetting::ALL.map(OwnSetting::name).into_iter();
+        let names: Vec<Box<str>> = names.filter(|name| all || is_named(name)).map(Into::into).collect();
+        let sql = at_login.utility_sql("SET", |name| names.iter().any(|reset| **reset == *name) && !is_set(name));
+        if !sql.is_empty() {
+            // If it does not work, the transaction has failed, which the client sees.
+            let _ = self.ask(&sql, 1).await?;
+            self.unaudited.note(Effects::SET, &names);
+        }
+        Ok(())
     }
 
     /// What stands for all that the session has seen; `None`: it has seen nothing.

@@ -220,6 +220,9 @@ impl Session {
         if ending != Ending::Failed && survey.effects.intersects(Effects::TEMP) {
             self.forget_plans().await?;
         }
+        if watch.error.is_none() {
+            self.spell_out_resets(survey).await?;
+        }
         self.take_effects(survey, ending, watch).await?;
         self.tell_ready(watch, status).await?;
         self.release_if_free();

@@ -164,9 +164,26 @@ impl Session {
         Box::pin(self.exchange_unseen(&query, answers)).await
     }
 
+    /// Takes back what has run since the last Sync, and ends the pipeline with an error.
+    async fn end_pipeline(&mut self) -> Result<Result<Asked>, Ended> {
+        let mut messages = Vec::new();
+        if self.ledger.is_skipping() {
+            self.ledger.push(Owed::HiddenReady);
+            messages.extend_from_slice(SYNC);
+            return self.exchange_unseen(&messages, 0).await;
+        }
+        // There is none, which is an error.
+        Target::Portal(b"refused by Causeway").write(tag::DESCRIBE, &mut messages);
+        messages.extend_from_slice(SYNC);
+        self.exchange_unseen(&messages, 1).await
+    }
+
     /// A transaction fails with its statement, also where the error is ours.
     pub(super) async fn fail_transaction(&mut self) -> Result<(), Ended> {
-        if self.status() == TransactionStatus::InTransaction && !self.pipeline_open {
+        if std::mem::take(&mut self.pipeline_open) {
+            let _ = Box::pin(self.end_pipeline()).await?;
+            self.release_if_free();
+        } else if self.status() == TransactionStatus::InTransaction {
             let _ = self.ask(b"DO 'BEGIN RAISE EXCEPTION $$refused by Causeway$$; END'", 1).await?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::history::{History, Holds};
+use super::samples::PrimarySamples;
 use crate::types::{Lsn, Position, Role};
 
 /// What one question found.
@@ -66,12 +67,11 @@ impl Progress {
     }
 
     /// A sample that covers all that the node had shown by `since`: sent after it, in the same role and history, and
-    /// without a restart in between that could have taken a replica back.
+    /// without a restart in between that could have taken a replica back. Of a primary it has the earliest position that
+    /// does.
     pub fn covering(&self, since: Instant) -> Option<PositionSample> {
         let state = self.0.lock();
-        let life = state.lives.iter().rev().find(|life| life.began <= since)?;
-        let unbroken = life.last.role() == Role::Primary || life.last.connected_at <= since;
-        Some(life.last).filter(|sample| sample.sent_at >= since && unbroken)
+        state.lives.iter().rev().find(|life| life.began <= since)?.covering(since)
     }
 
     /// How long from `now` until the node should have replayed `lsn` of its own history; zero when it has, or should
@@ -114,6 +114,32 @@ struct State {
 struct Life {
     began: Instant,
     last: PositionSample,
+    /// Of a primary, all its positions: what a session has seen there is not more than the first one after.
+    shown: PrimarySamples,
+}
+
+impl Life {
+    fn new(sample: PositionSample) -> Self {
+        let mut life = Self { began: sample.sent_at, last: sample, shown: PrimarySamples::default() };
+        life.record(sample);
+        life
+    }
+
+    fn record(&mut self, sample: PositionSample) {
+        self.last = sample;
+        if let Some(flush) = sample.flush {
+            self.shown.push(sample.sent_at, sample.position.lsn, flush);
+        }
+    }
+
+    fn covering(&self, since: Instant) -> Option<PositionSample> {
+        let last = Some(self.last).filter(|last| last.sent_at >= since)?;
+        if last.role() == Role::Primary {
+            let lsn = self.shown.shown_by(since).unwrap_or(last.position.lsn);
+            return Some(PositionSample { position: Position { lsn, ..last.position }, ..last });
+        }
+        Some(last).filter(|last| last.connected_at <= since)
+    }
 }
 
 impl State {
@@ -123,12 +149,12 @@ impl State {
             return;
         }
         match self.lives.back_mut() {
-            Some(life) if sample.continues(&life.last) => life.last = sample,
+            Some(life) if sample.continues(&life.last) => life.record(sample),
             _ => {
                 if self.lives.len() >= MAX_LIVES {
                     self.lives.pop_front();
                 }
-                self.lives.push_back(Life { began: sample.sent_at, last: sample });
+                self.lives.push_back(Life::new(sample));
             }
         }
         let before = self.latest.replace(sample);

@@ -73,6 +73,12 @@ impl PrimarySamples {
         self.samples.get(covered.checked_sub(1)?).map(|sample| sample.sent_at)
     }
 
+    /// The earliest known position that has all that was visible at `since`.
+    pub(super) fn shown_by(&self, since: Instant) -> Option<Lsn> {
+        let earlier = self.samples.partition_point(|sample| sample.sent_at < since);
+        self.samples.get(earlier).map(|sample| sample.insert)
+    }
+
     /// Bytes that the primary has flushed and a node at `replay` has not replayed.
     pub(super) fn lag_bytes(&self, replay: Lsn) -> Option<u64> {
         self.flush.map(|flush| flush.bytes_since(replay))
@@ -98,6 +104,15 @@ mod tests {
             samples.push(at(start, ms), Lsn(lsn), Lsn(lsn));
         }
         samples
+    }
+
+    #[test]
+    fn what_was_visible_is_at_or_before_the_next_sample() {
+        let start = Instant::now();
+        let samples = samples(start, &[(10, 100), (20, 100), (30, 300)]);
+        for (since_ms, shown) in [(0, Some(100)), (10, Some(100)), (20, Some(100)), (21, Some(300)), (31, None)] {
+            assert_eq!(samples.shown_by(at(start, since_ms)), shown.map(Lsn), "{since_ms}");
+        }
     }
 
     #[test]

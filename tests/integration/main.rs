@@ -29,6 +29,7 @@ mod outage;
 mod pgbench;
 mod positions;
 mod prepared;
+mod promises;
 mod proxy;
 mod raw;
 mod routing;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         routing::TESTS,
         state::TESTS,
         prepared::TESTS,
+        promises::TESTS,
         pgbench::TESTS,
         exact_copy::TESTS,
         bulk::TESTS,
