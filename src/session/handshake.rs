@@ -346,7 +346,7 @@ impl Guest {
             ends_at_flush: false,
             last_replica: None,
             settled_at: worker.now(),
-            raised: None,
+            in_transaction: None,
             cluster: self.cluster,
             pools: self.pools,
             registration: self.registration,

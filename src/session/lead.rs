@@ -396,10 +396,10 @@ impl Session {
             self.note_seen();
         }
         if let Some(own) = survey.own.as_ref().filter(|_| watch.error.is_none()) {
-            self.take_wishes(own);
+            self.take_wishes(own, survey.begins.is_some());
         }
         if self.status() == TransactionStatus::Idle {
-            self.raised = None;
+            self.in_transaction = None;
         }
         self.settings.hide_own();
     }

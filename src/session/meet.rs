@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Session;
 use super::causality::Seen;
 use super::lead::Task;
-use super::own::foreign;
+use super::own::{Wishes, foreign};
 use super::survey::Survey;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::explain::node_in_words;
@@ -32,6 +32,8 @@ pub(super) struct Quest {
     pub(super) guard_failed: bool,
     /// Nothing is to be waited for any more.
     gave_up: bool,
+    /// Until when a place on the primary is waited for.
+    place_until: Option<tokio::time::Instant>,
 }
 
 impl Quest {
@@ -44,6 +46,7 @@ impl Quest {
             not_own: false,
             guard_failed: false,
             gave_up: false,
+            place_until: None,
         }
     }
 
@@ -104,10 +107,13 @@ impl Session {
             promised => promised?,
         };
         let hints = survey.own.as_ref().map(|own| own.hints).unwrap_or_default();
-        let quest = Quest::new(hints.overrides.over(promised), hints.after);
-        Ok(match &self.raised {
-            Some(raised) if self.status() != TransactionStatus::Idle => quest.raised(raised),
-            _ => quest,
+        let wishes = self.in_transaction.as_deref().filter(|_| self.status() != TransactionStatus::Idle);
+        Ok(match wishes {
+            Some(Wishes { begun, raised }) => {
+                let promised = begun.overrides.over(promised);
+                Quest::new(hints.overrides.over(promised), hints.after).raised(raised)
+            }
+            None => Quest::new(hints.overrides.over(promised), hints.after),
         })
     }
 
@@ -212,17 +218,20 @@ impl Session {
     }
 
     /// A place on the primary for a read that belongs on a replica, or, `None`, a replica that has caught up meanwhile.
-    pub(super) async fn spill(&self, quest: &Quest) -> Result<Option<Place>> {
+    pub(super) async fn spill(&self, quest: &mut Quest) -> Result<Option<Place>> {
         let Some(places) = &self.cluster.spill else { return Ok(Some(Place::Unlimited)) };
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(Some(Place::Limited(permit)));
         }
         let routing = &self.worker.shared.config.routing;
-        let deadline = tokio::time::Instant::now() + routing.spill_wait;
-        let needs = self.needs(quest);
+        let deadline = *quest.place_until.get_or_insert_with(|| tokio::time::Instant::now() + routing.spill_wait);
+        let (needs, guard_failed) = (self.needs(quest), quest.guard_failed);
         let served = self.cluster.topology.wait_for(|view| {
             let now = Instant::now();
-            view.eligible().any(|node| matches!(needs.standing(node, &view.history, now), Standing::Serves(_)))
+            view.eligible().any(|node| match needs.standing(node, &view.history, now) {
+                Standing::Serves(Proof::Expected) => !guard_failed,
+                standing => matches!(standing, Standing::Serves(_)),
+            })
         });
         let place = async {
             tokio::select! {

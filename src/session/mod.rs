@@ -50,7 +50,7 @@ use self::cluster::Cluster;
 use self::lead::Task;
 use self::ledger::Ledger;
 use self::outbound::Outbound;
-use self::own::Own;
+use self::own::{Own, Wishes};
 use self::pins::Pins;
 use self::relay::Relay;
 use self::settings::{Settings, Unaudited};
@@ -64,7 +64,7 @@ use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
-use crate::sql::{self, Classified, Hints};
+use crate::sql::{self, Classified};
 use crate::topology::Facts;
 use crate::types::{Lsn, NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_command_complete, put_error, put_ready};
@@ -175,7 +175,7 @@ struct Session {
     settled_at: Instant,
     causality: Causality,
     /// What a transaction on a replica has said about its reads.
-    raised: Option<Box<Hints>>,
+    in_transaction: Option<Box<Wishes>>,
 }
 
 /// Why a session ends.

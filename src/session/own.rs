@@ -10,7 +10,7 @@ use super::{Ended, Session};
 use crate::backend::params::Params;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::Route;
-use crate::sql::{self, Assigned, Effects, OwnSet};
+use crate::sql::{self, Assigned, Effects, Hints, OwnSet};
 use crate::topology::Holds;
 use crate::types::{BadSetting, Consistency, Level, Overrides, OwnSetting, OwnValue, Position};
 use crate::wire::backend::TransactionStatus;
@@ -22,6 +22,15 @@ use crate::wire::frontend::query;
 struct Promise {
     consistency: Consistency,
     after: Option<Position>,
+}
+
+/// What a transaction on a replica has said about its reads.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// With its BEGIN.
+    pub begun: Hints,
+    /// By SET since then.
+    pub raised: Hints,
 }
 
 /// Causeway's own settings of one session.
@@ -331,11 +340,15 @@ impl Session {
     }
 
     /// A batch that said something to Causeway is done: in a transaction on a replica, that counts from now on.
-    pub(super) fn take_wishes(&mut self, own: &sql::Own) {
-        if own.sets.is_empty() || self.status() == TransactionStatus::Idle || !self.is_on_replica() {
+    pub(super) fn take_wishes(&mut self, own: &sql::Own, begins: bool) {
+        if !begins && own.sets.is_empty() || self.status() == TransactionStatus::Idle || !self.is_on_replica() {
             return;
         }
-        let mut raised = self.raised.take().unwrap_or_default();
+        let wishes = self.in_transaction.get_or_insert_default();
+        if begins {
+            wishes.begun = own.hints;
+        }
+        let raised = &mut wishes.raised;
         for set in &own.sets {
             match set.to {
                 Assigned::Value(OwnValue::After(after)) => raised.after = raised.after.max(after),
@@ -344,7 +357,6 @@ impl Session {
                 Assigned::Default | Assigned::Unread => {}
             }
         }
-        self.raised = Some(raised);
     }
 }
 

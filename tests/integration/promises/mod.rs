@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("promises::who_only_reads_asks_nothing", visible::who_only_reads_asks_nothing),
     ("promises::no_session_goes_back", visible::no_session_goes_back),
     ("promises::transactions_on_replicas", visible::transactions_on_replicas),
+    ("promises::a_refusal_ends_a_pipeline", visible::a_refusal_ends_a_pipeline),
     ("promises::tokens_lead_to_other_proxies", tokens::tokens_lead_to_other_proxies),
     ("promises::bad_tokens_are_refused", tokens::bad_tokens_are_refused),
     ("promises::what_cannot_be_served_is_said", spill::what_cannot_be_served_is_said),

@@ -246,6 +246,42 @@ pub fn no_session_goes_back(_: &Env) {
     }
 }
 
+/// An error of ours in the middle of a pipeline is what one of PostgreSQL's is.
+pub fn a_refusal_ends_a_pipeline(_: &Env) {
+    let cluster = started(SETUP, CONF);
+    let proxy = informed(&cluster, PATIENT);
+    let unnamed = |sql: &str| [frames::parse("", sql), run("", &[])].concat();
+    let flush = || frames::FLUSH.to_vec();
+    let insert = || unnamed("INSERT INTO t VALUES (1)");
+    let refused = || unnamed("/* causeway: consistency=stong */ SELECT count(*) FROM t");
+    for (what, begin, rest) in [
+        ("by its Sync", "", vec![insert(), flush(), refused(), sync()]),
+        ("by a Flush", "", vec![insert(), flush(), refused(), flush(), insert(), sync()]),
+        ("at once", "", vec![refused(), flush(), insert(), sync()]),
+        ("in a transaction", "BEGIN", vec![insert(), flush(), refused(), sync()]),
+        ("by a Flush in a transaction", "BEGIN", vec![insert(), flush(), refused(), flush(), insert(), sync()]),
+        ("at once in a transaction", "BEGIN", vec![refused(), flush(), insert(), sync()]),
+        ("on a replica", "BEGIN READ ONLY", vec![unnamed(WHERE), flush(), refused(), sync()]),
+    ] {
+        let mut client = proxy.target(DATABASE).raw();
+        if !begin.is_empty() {
+            assert_eq!(tell(&mut client, begin), "BEGIN");
+        }
+        client.send(&rest.concat());
+        let answer = client.read_to('Z');
+        assert_eq!(crate::speech::sqlstate(&answer), "22023", "{what}");
+        let status = if begin.is_empty() { b"I" } else { b"E" };
+        assert_eq!(answer.last(), Some(&('Z', status.to_vec())), "{what}");
+        if !begin.is_empty() {
+            assert_eq!(tell(&mut client, "COMMIT"), "ROLLBACK", "{what}");
+        }
+        // Nothing is left of it, and the session goes on.
+        assert_eq!(tell(&mut client, "SELECT count(*) FROM t"), "0", "{what}");
+        assert_eq!(said(&ask(&mut client, &extended("SELECT count(*) FROM t"))), "0", "{what}");
+        assert_eq!(truth(&cluster), "0 0", "{what}");
+    }
+}
+
 const READ_ONLY: &[(&str, &[Step])] = &[
     (
         "READ ONLY goes to a replica",
@@ -325,6 +361,39 @@ const READ_ONLY: &[(&str, &[Step])] = &[
     ),
 ];
 
+/// In transactions that began on a replica which stands still by now.
+fn what_cannot_be_seen_is_said(cluster: &LocalCluster, proxy: &Proxy) {
+    for (setting, says) in [
+        ("consistency = 'strong'", "\"strong\""),
+        ("max_staleness = '1ms'; SET LOCAL causeway.consistency = 'bounded'", "\"bounded\""),
+    ] {
+        let (mut client, _) =
+            proxy.target(DATABASE).raw_with(&[("causeway.causal_wait", "200ms"), ("causeway.consistency", "eventual")]);
+        assert_eq!(tell(&mut client, "BEGIN READ ONLY"), "BEGIN");
+        assert_eq!(tell(&mut client, WHERE), "replica");
+        cluster.primary().sql(DATABASE, "INSERT INTO t VALUES (1)").unwrap();
+        for set in format!("SET LOCAL causeway.{setting}").split("; ") {
+            assert_eq!(tell(&mut client, set), "SET");
+        }
+        let got = tell(&mut client, "SELECT count(*) FROM t");
+        assert!(got.starts_with("!57P03") && got.contains(says) && got.contains("causeway.causal_wait"), "{got}");
+        assert_eq!(tell(&mut client, "SELECT 1").get(..6), Some("!25P02"));
+        assert_eq!(tell(&mut client, "ROLLBACK"), "ROLLBACK");
+        // The same by steps of a pipeline.
+        assert_eq!(tell(&mut client, "BEGIN READ ONLY"), "BEGIN");
+        for set in format!("SET LOCAL causeway.{setting}").split("; ") {
+            assert_eq!(tell(&mut client, set), "SET");
+        }
+        let read = |sql| [frames::parse("", sql), run("", &[])].concat();
+        client.send(&[read(WHERE), frames::FLUSH.to_vec()].concat());
+        let first = client.read().unwrap();
+        client.send(&[read("SELECT count(*) FROM t"), sync()].concat());
+        let rest = said(&[vec![first], client.read_to('Z')].concat());
+        assert!(rest.starts_with("!57P03") && rest.contains(says), "{rest}");
+        tell(&mut client, "ROLLBACK");
+    }
+}
+
 pub fn transactions_on_replicas(_: &Env) {
     let cluster = started(SETUP, CONF);
     let proxy = informed(&cluster, PATIENT);
@@ -350,38 +419,22 @@ pub fn transactions_on_replicas(_: &Env) {
         assert_eq!((got, tell(&mut client, WHERE)), (expected.to_string(), "replica".to_owned()));
         ask(&mut client, &frames("COMMIT"));
     }
-    // Where that cannot be, it is said.
     for replica in cluster.replicas() {
         pause(replica);
     }
-    for (setting, says) in [
-        ("consistency = 'strong'", "\"strong\""),
-        ("max_staleness = '1ms'; SET LOCAL causeway.consistency = 'bounded'", "\"bounded\""),
-    ] {
-        let (mut client, _) =
-            proxy.target(DATABASE).raw_with(&[("causeway.causal_wait", "200ms"), ("causeway.consistency", "eventual")]);
-        assert_eq!(tell(&mut client, "BEGIN READ ONLY"), "BEGIN");
-        assert_eq!(tell(&mut client, WHERE), "replica");
-        write();
-        for set in format!("SET LOCAL causeway.{setting}").split("; ") {
-            assert_eq!(tell(&mut client, set), "SET");
-        }
-        let got = count(&mut client);
-        assert!(got.starts_with("!57P03") && got.contains(says) && got.contains("causeway.causal_wait"), "{got}");
-        assert_eq!(tell(&mut client, "SELECT 1").get(..6), Some("!25P02"));
-        assert_eq!(tell(&mut client, "ROLLBACK"), "ROLLBACK");
-        // The same by steps of a pipeline.
-        assert_eq!(tell(&mut client, "BEGIN READ ONLY"), "BEGIN");
-        for set in format!("SET LOCAL causeway.{setting}").split("; ") {
-            assert_eq!(tell(&mut client, set), "SET");
-        }
-        let read = |sql| [frames::parse("", sql), run("", &[])].concat();
-        client.send(&[read(WHERE), frames::FLUSH.to_vec()].concat());
-        let first = client.read().unwrap();
-        client.send(&[read("SELECT count(*) FROM t"), sync()].concat());
-        let rest = said(&[vec![first], client.read_to('Z')].concat());
-        assert!(rest.starts_with("!57P03") && rest.contains(says), "{rest}");
-        tell(&mut client, "ROLLBACK");
+    what_cannot_be_seen_is_said(&cluster, &proxy);
+    // A transaction that minds less says so as it begins, and may mind more later.
+    for (_, frames) in PROTOCOLS {
+        let (mut client, _) = proxy.target(DATABASE).raw_with(&[("causeway.causal_wait", "200ms")]);
+        let careless: &[Step] = &[
+            ("INSERT INTO t VALUES (1)", "INSERT 0 1"),
+            ("/* causeway: consistency=eventual */ BEGIN READ ONLY", "BEGIN"),
+            (WHERE, "replica"),
+            ("SET LOCAL causeway.consistency = 'session'", "SET"),
+            (WHERE, "!57P03 \"session\"|causeway.causal_wait"),
+            ("ROLLBACK", "ROLLBACK"),
+        ];
+        assert_eq!(play(&mut client, frames, careless), [] as [String; 0]);
     }
     // What was written before, a transaction sees at its session's level.
     let mut client = connect();
