@@ -73,9 +73,6 @@ impl Quest {
 /// How long at least is waited where nobody else can serve.
 const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
 
-/// So many times as much must the own replica have to do.
-const MUCH_LESS: f64 = 2.0;
-
 /// Whether a server of a replica can serve a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
@@ -139,17 +136,17 @@ impl Session {
         }
     }
 
-    /// A session that reads on a replica stays there, because that costs no proof. Now and then it looks whether another
-    /// one has much less to do.
+    /// A session that reads on a replica stays there, because that costs no proof. When another one has come (back) since
+    /// it chose, it may be its turn to go there: of so many sessions as there are replicas, one.
     pub(super) fn may_move(&mut self) -> bool {
-        let now = self.worker.now();
-        let Some(Seen::Replica { node, .. }) = self.causality.seen().filter(|_| now > self.settled_at) else {
-            return false;
-        };
-        self.settled_at = now;
+        let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return false };
         let view = self.cluster.topology.view();
-        let own = view.node(node).map_or(0.0, |own| own.load.cost(now));
-        view.eligible().any(|other| other.id != node && other.load.cost(now) * MUCH_LESS < own)
+        let has_come = |other: &NodeView| other.id != node && other.serves_since > Some(self.settled_at);
+        if !view.eligible().any(has_come) {
+            return false;
+        }
+        self.settled_at = Instant::now();
+        fastrand::usize(..view.eligible().count().max(1)) == 0
     }
 
     /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own

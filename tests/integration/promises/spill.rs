@@ -46,7 +46,7 @@ pub fn what_cannot_be_served_is_said(_: &Env) {
                     (&got, needed),
                     (&got, "causeway.causal_wait (300ms)"),
                     (&got, "routing.fallback = \"primary\""),
-                    (&detail, "primary is the primary, at 0/"),
+                    (&detail, "primary: primary, at 0/"),
                     (&detail, "replica1: replica, at 0/"),
                     (&detail, "replica2: replica, at 0/"),
                 ];
