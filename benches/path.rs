@@ -28,6 +28,7 @@ fn view(replicas: u16) -> View {
         lag_bytes: None,
         staleness: None,
         covered_at: None,
+        serves_since: None,
         eligible: if id == 0 { Err(Ineligible::Primary) } else { Ok(()) },
         version: None,
         replay_paused: false,

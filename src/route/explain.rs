@@ -99,7 +99,8 @@ fn name(view: &View, id: NodeId) -> &str {
     view.node(id).map_or("?", |node| &node.name)
 }
 
-fn node_in_words(node: &NodeView, standing: Option<Standing>, view: &View, now: Instant) -> String {
+/// How a node stands, and to what a read needs if it is a replica that may serve it.
+pub fn node_in_words(node: &NodeView, standing: Option<Standing>, view: &View, now: Instant) -> String {
     let position = node.progress.latest().map(|sample| sample.position).or(node.position);
     let mut said = vec![
         node.role.map_or("role unknown", |role| role.as_str()).to_owned(),

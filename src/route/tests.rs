@@ -36,6 +36,7 @@ pub(super) fn view(primary: bool, replicas: &[u16]) -> View {
         lag_bytes: None,
         staleness: None,
         covered_at: None,
+        serves_since: None,
         eligible: if replicas.contains(&id) { Ok(()) } else { Err(Ineligible::LagTime) },
         version: None,
         replay_paused: false,

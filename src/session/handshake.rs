@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use super::batch::{Bounds, Collector};
 use super::cancel::Registration;
@@ -345,7 +346,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
-            settled_at: worker.now(),
+            settled_at: Instant::now(),
             in_transaction: None,
             cluster: self.cluster,
             pools: self.pools,

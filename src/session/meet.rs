@@ -11,6 +11,7 @@ use super::lead::Task;
 use super::own::{Wishes, foreign};
 use super::survey::Survey;
 use crate::error::{Error, Fault, Result, sqlstate};
+use crate::route::explain::node_in_words;
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, View};
@@ -71,9 +72,6 @@ impl Quest {
 
 /// How long at least is waited where nobody else can serve.
 const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
-
-/// So many times as much must the own replica have to do.
-const MUCH_LESS: f64 = 2.0;
 
 /// Whether a server of a replica can serve a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,17 +136,17 @@ impl Session {
         }
     }
 
-    /// A session that reads on a replica stays there, because that costs no proof. Now and then it looks whether another
-    /// one has much less to do.
+    /// A session that reads on a replica stays there, because that costs no proof. When another one has come (back) since
+    /// it chose, it may be its turn to go there: of so many sessions as there are replicas, one.
     pub(super) fn may_move(&mut self) -> bool {
-        let now = self.worker.now();
-        let Some(Seen::Replica { node, .. }) = self.causality.seen().filter(|_| now > self.settled_at) else {
-            return false;
-        };
-        self.settled_at = now;
+        let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return false };
         let view = self.cluster.topology.view();
-        let own = view.node(node).map_or(0.0, |own| own.load.cost(now));
-        view.eligible().any(|other| other.id != node && other.load.cost(now) * MUCH_LESS < own)
+        let has_come = |other: &NodeView| other.id != node && other.serves_since > Some(self.settled_at);
+        if !view.eligible().any(has_come) {
+            return false;
+        }
+        self.settled_at = Instant::now();
+        fastrand::usize(..view.eligible().count().max(1)) == 0
     }
 
     /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
@@ -416,7 +414,14 @@ impl Session {
             (None, Some(_)) => format!("a staleness of at most {}", show_duration(max_staleness)),
             (None, None) => "a position of the primary that could not be learned".to_owned(),
         };
-        let nodes: Vec<_> = view.nodes.iter().map(|node| describe(view, node, now)).collect();
+        let nodes: Vec<_> = view
+            .nodes
+            .iter()
+            .map(|node| {
+                let standing = node.eligible.is_ok().then(|| needs.standing(node, &view.history, now));
+                format!("{}: {}", node.name, node_in_words(node, standing, view, now))
+            })
+            .collect();
         let message = format!(
             "no node of cluster {:?} can serve a read at level {:?} now: it needs {needed}",
             self.cluster.config.name,
@@ -438,15 +443,4 @@ impl Session {
 /// The node leads the accepted history, or replays it.
 fn continues(view: &View, node: &NodeView) -> bool {
     view.primary == Some(node.id) || node.eligible.is_ok()
-}
-
-fn describe(view: &View, node: &NodeView, now: Instant) -> String {
-    let name = &node.name;
-    let at = node.progress.latest().map_or_else(|| "an unknown position".to_owned(), |s| s.position.lsn.to_string());
-    let age = node.staleness_at(now).map_or_else(|| "unknown".to_owned(), |age| format!("{age:.1?}"));
-    match node.eligible {
-        _ if view.primary == Some(node.id) => format!("{name} is the primary, at {at}"),
-        Ok(()) => format!("{name} has replayed {at}, staleness {age}"),
-        Err(why) => format!("{name} serves no reads ({}), at {at}, staleness {age}", why.as_str()),
-    }
 }

@@ -171,7 +171,7 @@ struct Session {
     /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
     ends_at_flush: bool,
     last_replica: Option<NodeId>,
-    /// When it last chose its replica, or thought about it.
+    /// When it last chose among the replicas that there were, or thought about it.
     settled_at: Instant,
     causality: Causality,
     /// What a transaction on a replica has said about its reads.

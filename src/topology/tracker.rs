@@ -125,6 +125,8 @@ struct Node {
     health: Health,
     /// The last good probe.
     sample: Option<Sample>,
+    /// When it became one that serves reads; `None`: it does not.
+    serves_since: Option<Instant>,
     /// Hysteresis: a node that left because of lag returns only when it is well within the limits.
     within_lag: bool,
 }
@@ -161,6 +163,7 @@ impl Tracker {
                 progress: Arc::default(),
                 health: Health::NotProbed,
                 sample: None,
+                serves_since: None,
                 within_lag: true,
             })
             .collect();
@@ -350,6 +353,8 @@ impl Judge<'_> {
         let staleness = if self.primary == Some(id) { Some(Duration::ZERO) } else { age };
         let within_lag = check_lag(lag_bytes, staleness, node.within_lag, self.limits);
         node.within_lag = within_lag.is_ok();
+        let eligible = self.eligible(node, within_lag);
+        node.serves_since = eligible.is_ok().then(|| node.serves_since.unwrap_or(self.now));
         NodeView {
             id,
             name: Arc::clone(&node.name),
@@ -360,7 +365,8 @@ impl Judge<'_> {
             staleness,
             covered_at,
             progress: Arc::clone(&node.progress),
-            eligible: self.eligible(node, within_lag),
+            eligible,
+            serves_since: node.serves_since,
             version: sample.map(|sample| sample.version),
             replay_paused: matches!(sample, Some(Sample { state: State::Replica { paused: true, .. }, .. })),
             load: Arc::clone(&node.load),

@@ -61,6 +61,8 @@ pub struct NodeView {
     pub covered_at: Option<Instant>,
     /// May it serve reads as a replica? If not, why.
     pub eligible: Result<(), Ineligible>,
+    /// Since when it serves reads without a break; `None`: it does not.
+    pub serves_since: Option<Instant>,
     /// As `server_version_num`: 150004 is 15.4.
     pub version: Option<u32>,
     pub replay_paused: bool,

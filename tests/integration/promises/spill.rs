@@ -46,9 +46,9 @@ pub fn what_cannot_be_served_is_said(_: &Env) {
                     (&got, needed),
                     (&got, "causeway.causal_wait (300ms)"),
                     (&got, "routing.fallback = \"primary\""),
-                    (&detail, "primary is the primary, at 0/"),
-                    (&detail, "replica1 has replayed 0/"),
-                    (&detail, "replica2 has replayed 0/"),
+                    (&detail, "primary: primary, at 0/"),
+                    (&detail, "replica1: replica, at 0/"),
+                    (&detail, "replica2: replica, at 0/"),
                 ];
                 for (text, part) in parts.into_iter().filter(|(text, part)| !text.contains(part)) {
                     wrong.push(format!("{level}, {protocol}, {read}: {part:?} is not in {text:?}"));
