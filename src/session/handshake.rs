@@ -347,6 +347,7 @@ impl Guest {
             ends_at_flush: false,
             last_replica: None,
             settled_at: Instant::now(),
+            chose_at: worker.now(),
             in_transaction: None,
             cluster: self.cluster,
             pools: self.pools,

@@ -73,6 +73,9 @@ impl Quest {
 /// How long at least is waited where nobody else can serve.
 const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long sessions that stay on their replicas choose again, once in each of the worker's ticks.
+const SPREADING: Duration = Duration::from_secs(10);
+
 /// Whether a server of a replica can serve a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
@@ -136,17 +139,18 @@ impl Session {
         }
     }
 
-    /// A session that reads on a replica stays there, because that costs no proof. When another one has come (back) since
-    /// it chose, it may be its turn to go there: of so many sessions as there are replicas, one.
+    /// A session that reads on a replica stays there, because that costs no proof. When another one has come back since
+    /// it chose, it is to choose again, now and then until the load is spread.
     pub(super) fn may_move(&mut self) -> bool {
         let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return false };
         let view = self.cluster.topology.view();
-        let has_come = |other: &NodeView| other.id != node && other.serves_since > Some(self.settled_at);
-        if !view.eligible().any(has_come) {
-            return false;
+        let come = view.eligible().filter(|other| other.id != node).filter_map(|other| other.serves_since).max();
+        let Some(come) = come.filter(|come| *come > self.settled_at) else { return false };
+        let now = self.worker.now();
+        if now.saturating_duration_since(come) > SPREADING {
+            self.settled_at = come;
         }
-        self.settled_at = Instant::now();
-        fastrand::usize(..view.eligible().count().max(1)) == 0
+        std::mem::replace(&mut self.chose_at, now) < now
     }
 
     /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
@@ -158,9 +162,14 @@ impl Session {
         let Some(Ok(sample)) = asked else { return Ok(()) };
         let view = self.cluster.topology.view();
         let needs = Needs { position: Some(sample.position), ..Needs::default() };
-        let serves =
-            |other: &NodeView| matches!(needs.standing(other, &view.history, Instant::now()), Standing::Serves(_));
-        if view.eligible().any(|other| other.id != node && serves(other)) {
+        let now = Instant::now();
+        let patience = quest.patience(now).wait;
+        let will_serve = |other: &NodeView| match needs.standing(other, &view.history, now) {
+            Standing::Serves(_) => true,
+            Standing::Behind(wait) => wait.is_some_and(|wait| wait <= patience),
+            Standing::Stale | Standing::Unknown => false,
+        };
+        if view.eligible().any(|other| other.id != node && will_serve(other)) {
             self.causality.resolve(sample.position);
         }
         Ok(())

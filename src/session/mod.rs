@@ -171,8 +171,9 @@ struct Session {
     /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
     ends_at_flush: bool,
     last_replica: Option<NodeId>,
-    /// When it last chose among the replicas that there were, or thought about it.
+    /// Of the replicas that have come back since, none is tried any more.
     settled_at: Instant,
+    chose_at: Instant,
     causality: Causality,
     /// What a transaction on a replica has said about its reads.
     in_transaction: Option<Box<Wishes>>,
@@ -376,7 +377,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1280, "{}", size_of::<super::Session>());
+        assert!(size_of::<super::Session>() <= 1300, "{}", size_of::<super::Session>());
         assert!(future_bytes(super::accept) <= 900, "{}", future_bytes(super::accept));
     }
 }
