@@ -111,6 +111,10 @@ fn levels_hold_under_faults(_: &Env) {
         };
         let outcome = run(&proxy.target(DATABASE), &cluster, &plan);
         table.add(fault, &outcome);
+        if reads > 0 {
+            // It takes long, and may be ended.
+            println!("{table}");
+        }
     }
     println!("\n{table}");
     table.assert_nothing_wrong();

@@ -18,6 +18,9 @@ use crate::target::Target;
 /// No session may need longer to end what it is doing.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+/// A prepared transaction as old as this is nobody's.
+const FORGOTTEN: Duration = Duration::from_secs(3);
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -43,6 +46,7 @@ pub struct Run {
 
 /// Begins with registers that nobody has written; returns when all is well with the nodes again.
 pub fn run(target: &Target, cluster: &LocalCluster, plan: &Plan) -> Run {
+    forget_prepared(cluster, &target.database, Duration::ZERO);
     cluster.primary().sql(&target.database, "UPDATE register SET version = 0, writer = 0").unwrap();
     cluster.catch_up().unwrap();
     let recorder = Arc::new(Recorder::new());
@@ -53,8 +57,13 @@ pub fn run(target: &Target, cluster: &LocalCluster, plan: &Plan) -> Run {
         let faults = scope.spawn(|| plan.fault.drive(cluster, schedule, &stop));
         let clients = scope.spawn(|| serve(target, &recorder, plan, &mut rng));
         let began = Instant::now();
+        let mut cleaned = began;
         while !is_enough(&recorder, plan) && !faults.is_finished() && !clients.is_finished() {
             thread::sleep(Duration::from_millis(20));
+            if cleaned.elapsed() >= FORGOTTEN {
+                forget_prepared(cluster, &target.database, FORGOTTEN);
+                cleaned = Instant::now();
+            }
         }
         recorder.stop();
         let clients = clients.join();
@@ -68,6 +77,19 @@ pub fn run(target: &Target, cluster: &LocalCluster, plan: &Plan) -> Run {
     cluster.catch_up().unwrap();
     let (ops, errors, sessions) = Arc::into_inner(recorder).expect("all sessions have ended").finish();
     Run { history: History(ops), sessions, errors, elapsed }
+}
+
+/// A prepared transaction whose end was refused holds its locks for ever. Whoever comes to end it later is told that it
+/// is gone.
+fn forget_prepared(cluster: &LocalCluster, database: &str, age: Duration) {
+    let forgotten = format!(
+        "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE prepared < now() - interval '{} s'",
+        age.as_secs()
+    );
+    for end in cluster.primary().sql(database, &forgotten).unwrap().lines() {
+        // Its own session may be faster.
+        let _ = cluster.primary().sql(database, end);
+    }
 }
 
 fn is_enough(recorder: &Recorder, plan: &Plan) -> bool {
