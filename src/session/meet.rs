@@ -73,6 +73,9 @@ impl Quest {
 /// How long at least is waited where nobody else can serve.
 const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
 
+/// Whoever waits for a replica decides again so often.
+const RECONSIDERED: Duration = Duration::from_millis(20);
+
 /// How long sessions that stay on their replicas choose again, once in each of the worker's ticks.
 const SPREADING: Duration = Duration::from_secs(10);
 
@@ -199,8 +202,12 @@ impl Session {
             Route::Wait(position) => {
                 let view = self.cluster.topology.view().clone();
                 let nodes: Vec<NodeId> = view.eligible().map(|node| node.id).collect();
-                let arrival = self.cluster.topology.wait_for_replay(position, &nodes, deadline);
-                quest.gave_up |= self.patiently(arrival, deadline).await?.flatten().is_none();
+                // What the polls find may show that it is in vain.
+                let until = deadline.min(tokio::time::Instant::now() + RECONSIDERED);
+                let arrival = self.cluster.topology.wait_for_replay(position, &nodes, until);
+                let came = self.patiently(arrival, until).await?.flatten().is_some();
+                // Nobody answers.
+                quest.gave_up |= !came && tokio::time::Instant::now() < until;
             }
             Route::Measure => {
                 self.patiently(self.cluster.topology.refresh_staleness(deadline), deadline).await?;
