@@ -89,8 +89,8 @@ impl Session {
         }
         if self.held.is_none()
             && quest.consistency.level == Level::Session
-            && self.may_move()
-            && let Err(error) = Box::pin(self.free_to_move(&quest)).await
+            && let Some(other) = self.may_move()
+            && let Err(error) = Box::pin(self.move_to(other, &quest)).await
         {
             return Ok(Err(error));
         }
@@ -130,7 +130,7 @@ impl Session {
             }
             Route::To(node, reason @ (Reason::Behind | Reason::NoReplica)) => {
                 let Some(place) = Box::pin(self.spill(quest)).await? else { return Ok(None) };
-                self.obtain(node, false, task.survey.effects).await?;
+                self.obtain(node, None, task.survey.effects).await?;
                 tried.server = Leased::Now;
                 if let (Some(held), Place::Limited(permit)) = (&mut self.held, place) {
                     held.spill = Some(permit);
@@ -140,7 +140,7 @@ impl Session {
             Route::To(node, reason) => (node, reason, None),
             Route::Replica(node, reason, proof) => (node, reason, Some(proof)),
         };
-        match (self.obtain(node, proof.is_some(), task.survey.effects).await, proof) {
+        match (self.obtain(node, proof, task.survey.effects).await, proof) {
             (Ok(()), None) => tried.server = Leased::Now,
             (Ok(()), Some(proof)) => {
                 tried.server = Leased::NowAsReplica;
@@ -258,8 +258,10 @@ impl Session {
         ))
     }
 
-    async fn obtain(&mut self, node: NodeId, on_replica: bool, effects: Effects) -> Result<()> {
-        let lease = match self.attempt(node, effects) {
+    /// `proof`: it is leased as a replica.
+    async fn obtain(&mut self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Result<()> {
+        let on_replica = proof.is_some();
+        let lease = match self.attempt(node, proof, effects) {
             Attempt::Server(lease) => lease,
             // On the heap, because connecting needs much more state than an idle session should carry.
             attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
@@ -276,18 +278,22 @@ impl Session {
             spill: None,
             unnamed_here: false,
             cancelled: false,
+            lost: false,
             own_names: Vec::new(),
         });
         Ok(())
     }
 
     /// A session finds its sequences where it left them, and leaves those of others alone, as far as servers go.
-    fn attempt(&self, node: NodeId, effects: Effects) -> Attempt<Server> {
+    fn attempt(&self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Attempt<Server> {
         let (pool, worker, session) = (&self.pools.pools()[node.index()], self.worker.id, self.registration.session);
         if effects.intersects(Effects::CURRVAL) {
             pool.attempt_fitting(worker, false, |server| server.sequences_of == session)
         } else if effects.intersects(Effects::SEQUENCE) {
             pool.attempt_fitting(worker, true, |server| [0, session].contains(&server.sequences_of))
+        } else if let Some(Proof::Own(at) | Proof::Sample(at)) = proof {
+            // One that the proof holds for.
+            pool.attempt_fitting(worker, false, |server| server.connected_at() <= at)
         } else {
             pool.attempt(worker)
         }

@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::route::explain::node_in_words;
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
-use crate::topology::{Holds, NodeView, View};
+use crate::topology::{Holds, NodeView, PositionSample, View};
 use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position, show_duration};
 use crate::wire::backend::TransactionStatus;
 
@@ -75,6 +75,9 @@ const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Whoever waits for a replica decides again so often.
 const RECONSIDERED: Duration = Duration::from_millis(20);
+
+/// A read is held up for so long at most, so that its session can move.
+const WORTH_MOVING: Duration = Duration::from_millis(100);
 
 /// How long sessions that stay on their replicas choose again, once in each of the worker's ticks.
 const SPREADING: Duration = Duration::from_secs(10);
@@ -143,37 +146,36 @@ impl Session {
     }
 
     /// A session that reads on a replica stays there, because that costs no proof. When another one has come back since
-    /// it chose, it is to choose again, now and then until the load is spread.
-    pub(super) fn may_move(&mut self) -> bool {
-        let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return false };
+    /// it chose, it is to choose again, now and then until the load is spread. Gives that other one.
+    pub(super) fn may_move(&mut self) -> Option<NodeId> {
+        let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return None };
         let view = self.cluster.topology.view();
-        let come = view.eligible().filter(|other| other.id != node).filter_map(|other| other.serves_since).max();
-        let Some(come) = come.filter(|come| *come > self.settled_at) else { return false };
+        let others = view.eligible().filter(|other| other.id != node);
+        let newest = others.max_by_key(|other| other.serves_since)?;
+        let come = newest.serves_since.filter(|come| *come > self.settled_at)?;
         let now = self.worker.now();
         if now.saturating_duration_since(come) > SPREADING {
             self.settled_at = come;
         }
-        std::mem::replace(&mut self.chose_at, now) < now
+        let is_due = std::mem::replace(&mut self.chose_at, now) < now;
+        let own = view.node(node).map_or(f64::MAX, |own| own.load.cost(now));
+        (is_due && newest.load.cost(now) < own).then_some(newest.id)
     }
 
-    /// Makes the session free to read on another replica, if one has all that it can have seen; the position of its own
-    /// would not do: a replica shows a commit a moment before it says that it has replayed it.
-    pub(super) async fn free_to_move(&mut self, quest: &Quest) -> Result<()> {
-        let Some(Seen::Replica { node, at }) = self.causality.seen() else { return Ok(()) };
-        let deadline = tokio::time::Instant::from_std(quest.deadline());
-        let asked = self.patiently(self.cluster.topology.ask_primary(at), deadline).await?;
-        let Some(Ok(sample)) = asked else { return Ok(()) };
-        let view = self.cluster.topology.view();
-        let needs = Needs { position: Some(sample.position), ..Needs::default() };
-        let now = Instant::now();
-        let patience = quest.patience(now).wait;
-        let will_serve = |other: &NodeView| match needs.standing(other, &view.history, now) {
-            Standing::Serves(_) => true,
-            Standing::Behind(wait) => wait.is_some_and(|wait| wait <= patience),
-            Standing::Stale | Standing::Unknown => false,
+    /// Moves to the other replica if that soon has all that the session can have seen; the position of its own would not
+    /// do: a replica shows a commit a moment before it says that it has replayed it.
+    pub(super) async fn move_to(&mut self, other: NodeId, quest: &Quest) -> Result<()> {
+        let Some(seen) = self.causality.seen() else { return Ok(()) };
+        let deadline = quest.arrived + quest.consistency.causal_wait.min(WORTH_MOVING);
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let topology = &self.cluster.topology;
+        let arrival = async {
+            let sample = topology.ask_primary(seen.at()).await.ok()?;
+            topology.wait_for_replay(sample.position, &[other], deadline).await.map(|_| sample.position)
         };
-        if view.eligible().any(|other| other.id != node && will_serve(other)) {
-            self.causality.resolve(sample.position);
+        if let Some(Some(position)) = self.patiently(arrival, deadline).await? {
+            self.causality.resolve(position);
+            self.last_replica = Some(other);
         }
         Ok(())
     }
@@ -277,6 +279,10 @@ impl Session {
                 Ok(if sampled_at >= Some(connected_at) { Fit::Fits } else { Fit::Untried })
             }
             Proof::Own(at) | Proof::Sample(at) if connected_at <= at => Ok(Fit::Fits),
+            // Somebody's connection is old enough, so the node has not restarted since the session read there.
+            Proof::Own(at) if let Some(sample) = unbroken(&view, node, at) => {
+                Ok(if sample.sent_at >= connected_at { Fit::Fits } else { Fit::Untried })
+            }
             Proof::Own(_) => {
                 quest.not_own = true;
                 let timeline = self.causality.timeline();
@@ -454,6 +460,11 @@ impl Session {
         };
         Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message).detail(nodes.join("; ")).hint(hint)
     }
+}
+
+/// What the node said last to a connection that was there at this instant.
+fn unbroken(view: &View, node: NodeId, at: Instant) -> Option<PositionSample> {
+    view.node(node)?.progress.latest().filter(|sample| sample.connected_at <= at)
 }
 
 /// The node leads the accepted history, or replays it.

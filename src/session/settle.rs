@@ -348,7 +348,7 @@ impl Session {
         let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
-        if gone || !server.input.is_empty() {
+        if gone || held.lost || !server.input.is_empty() {
             return held.lease.close(Close::Lost);
         }
         if cancelled {

@@ -236,7 +236,8 @@ impl Session {
         self.ledger.abandon();
         if let Some(held) = &mut self.held {
             self.relay.discard(&mut held.lease.input);
-            held.lease.tainted = true;
+            // Its answers may still come, when nobody expects them any more.
+            held.lost = true;
             self.cluster.topology.report_failure(held.node);
         }
         Error::node("the replica closed the connection, or stopped answering")
