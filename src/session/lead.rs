@@ -276,6 +276,7 @@ impl Session {
             spill: None,
             unnamed_here: false,
             cancelled: false,
+            owes: false,
             own_names: Vec::new(),
         });
         Ok(())
