@@ -278,7 +278,7 @@ impl Session {
             spill: None,
             unnamed_here: false,
             cancelled: false,
-            lost: false,
+            owes: false,
             own_names: Vec::new(),
         });
         Ok(())

@@ -116,8 +116,8 @@ struct Held {
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
     cancelled: bool,
-    /// It was given up in the middle of an answer: nobody must get it any more.
-    lost: bool,
+    /// It owes an answer that nobody waits for: whoever got it next would take that for its own.
+    owes: bool,
     /// Statements that it has under the client's own names.
     own_names: Vec<Box<[u8]>>,
 }

@@ -322,7 +322,7 @@ impl Session {
     }
 
     /// The session holds a server that has something of its own.
-    fn must_keep(&self) -> bool {
+    pub(super) fn must_keep(&self) -> bool {
         let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
         let pinned = self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session;
         self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
@@ -348,7 +348,7 @@ impl Session {
         let cancelled = held.cancelled | self.registration.slot.is_done();
         let server = &mut *held.lease;
         self.worker.server_buffers.take_back(&mut server.input);
-        if gone || held.lost || !server.input.is_empty() {
+        if gone || held.owes || !server.input.is_empty() {
             return held.lease.close(Close::Lost);
         }
         if cancelled {

@@ -200,6 +200,8 @@ impl Session {
 
     /// Sends Queries that the client does not see. The inner error is the server's answer to one of them.
     async fn exchange_unseen(&mut self, queries: &[u8], answers: usize) -> Result<Result<Asked>, Ended> {
+        // A session that keeps its server ends with it.
+        let may_give_up = !self.must_keep();
         let Some(held) = &mut self.held else { return Ok(Ok(Asked::default())) };
         // A Query takes the unnamed statement with it.
         held.unnamed_here = false;
@@ -209,7 +211,7 @@ impl Session {
         for _ in 0..answers {
             self.ledger.push(Owed::Hidden);
         }
-        let on_replica = held.on_replica && held.lease.status == TransactionStatus::Idle;
+        let on_replica = held.on_replica && may_give_up;
         let (outcome, mut watch, _) = self.exchange(0, Watch::asking(on_replica), &mut Survey::default()).await;
         match outcome {
             Outcome::Settled if !watch.server_gone => {}
@@ -236,8 +238,7 @@ impl Session {
         self.ledger.abandon();
         if let Some(held) = &mut self.held {
             self.relay.discard(&mut held.lease.input);
-            // Its answers may still come, when nobody expects them any more.
-            held.lost = true;
+            held.owes = true;
             self.cluster.topology.report_failure(held.node);
         }
         Error::node("the replica closed the connection, or stopped answering")

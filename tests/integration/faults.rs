@@ -16,6 +16,10 @@ pub const TESTS: &[Test] = &[
     ("faults::a_lagging_replica_leaves_and_returns", a_lagging_replica_leaves_and_returns),
     ("faults::a_replica_goes_and_comes_back", a_replica_goes_and_comes_back),
     ("faults::a_recovery_conflict_is_not_seen", a_recovery_conflict_is_not_seen),
+    (
+        "faults::the_answer_to_a_question_that_was_given_up_is_nobodys",
+        the_answer_to_a_question_that_was_given_up_is_nobodys,
+    ),
     ("faults::servers_that_were_ended_are_not_missed", servers_that_were_ended_are_not_missed),
 ];
 
@@ -263,4 +267,34 @@ fn servers_that_were_ended_are_not_missed(_: &Env) {
     traffic.await_writes(2);
     traffic.assert_no_failure("while servers were ended");
     assert!(!proxy.log().contains("unreachable"), "a node was blamed");
+}
+
+/// A replica freezes while the proxy asks whether a statement is still what it was, and thaws when that runs elsewhere.
+fn the_answer_to_a_question_that_was_given_up_is_nobodys(_: &Env) {
+    let cluster = cluster(&ClusterOptions { replicas: 1, ..ClusterOptions::default() });
+    traffic::prepare(&cluster);
+    // All clients get the same server of the replica.
+    let proxy = Proxy::start(&cluster, &format!("\n[pool]\ndefault_pool_size = 1\n{PROBE}"));
+    let replica = &cluster.replicas()[0];
+    block_on(async {
+        let client = proxy.target(DATABASE).connect().await;
+        await_catalog(&proxy);
+        let statement = client.prepare("SELECT count(*) FROM item WHERE id <= $1").await.unwrap();
+        let count = async |up_to: i32| client.query_one(&statement, &[&up_to]).await.unwrap().get::<_, i64>(0);
+        assert_eq!(count(7).await, 7);
+        // A new server does not have the statement.
+        end_servers(replica);
+        let other = proxy.target(DATABASE).connect().await;
+        other.query_one("SELECT sum(id) FROM item", &[]).await.unwrap();
+
+        replica.sigstop().unwrap();
+        assert_eq!(count(8).await, 8);
+        replica.sigcont().unwrap();
+        await_eligible(&proxy, replica, true);
+        for number in 0..50 {
+            assert_eq!(count(number).await, i64::from(number));
+            let sql = format!("SELECT id + 1000 FROM item WHERE id = {}", number + 1);
+            assert_eq!(other.query_one(&sql, &[]).await.unwrap().get::<_, i32>(0), 1001 + number);
+        }
+    });
 }
