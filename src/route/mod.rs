@@ -228,26 +228,10 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
     {
         return Route::Replica(node, reason, proof);
     }
-    let mut expected = Vec::new();
-    let (mut unknown, mut stale) = (false, false);
-    for (_, standing) in standings() {
-        match standing {
-            Standing::Unknown => unknown = true,
-            Standing::Stale => stale = true,
-            Standing::Serves(_) => expected.push(Duration::ZERO),
-            Standing::Behind(wait) => expected.extend(wait),
-        }
-    }
     let may_fall_back = request.fallback == Fallback::Primary
         && to_primary(request, view, Reason::Behind) != Route::Refuse(Refusal::NoPrimary);
-    let soon = expected.into_iter().min().is_some_and(|wait| wait <= request.patience.wait);
-    match request.needs.position {
-        _ if request.patience.wait.is_zero() => {}
-        _ if unknown => return Route::Ask,
-        _ if stale => return Route::Measure,
-        // Where nobody else can serve, even a replica that does not move is waited for.
-        Some(position) if soon || !may_fall_back && candidates().next().is_some() => return Route::Wait(position),
-        _ => {}
+    if let Some(route) = what_may_help(request, standings().map(|(_, standing)| standing), may_fall_back) {
+        return route;
     }
     let (reason, refusal) = if candidates().next().is_some() {
         (Reason::Behind, Refusal::Behind)
@@ -255,6 +239,27 @@ fn to_replica(request: &Request, view: &View, now: Instant, random: impl FnMut(u
         (Reason::NoReplica, Refusal::NoReplica)
     };
     if may_fall_back { to_primary(request, view, reason) } else { Route::Refuse(refusal) }
+}
+
+/// What to do before it is decided again, while no replica serves and there is patience; `None`: nothing helps in time.
+fn what_may_help(request: &Request, standings: impl Iterator<Item = Standing>, may_fall_back: bool) -> Option<Route> {
+    let wait = request.patience.wait;
+    if wait.is_zero() {
+        return None;
+    }
+    let mut worth_waiting = false;
+    for standing in standings {
+        match standing {
+            Standing::Unknown => return Some(Route::Ask),
+            Standing::Stale => return Some(Route::Measure),
+            Standing::Serves(_) => worth_waiting = true,
+            // Where nobody else can serve, even a replica that does not move is waited for.
+            Standing::Behind(expected) => {
+                worth_waiting |= !may_fall_back || expected.is_some_and(|expected| expected <= wait);
+            }
+        }
+    }
+    request.needs.position.filter(|_| worth_waiting).map(Route::Wait)
 }
 
 #[cfg(test)]

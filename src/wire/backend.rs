@@ -13,9 +13,6 @@ use crate::types::Lsn;
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// [CloseComplete](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CLOSECOMPLETE), a whole frame.
 pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
-/// [EmptyQueryResponse](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-EMPTYQUERYRESPONSE), a whole frame.
-pub const EMPTY_QUERY_RESPONSE: &[u8] = b"I\0\0\0\x04";
-
 /// How bad it is, in the words of the protocol
 /// ([error fields](https://www.postgresql.org/docs/current/protocol-error-fields.html)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,7 +321,6 @@ mod tests {
             ),
             (encoded(|o| o.extend_from_slice(PARSE_COMPLETE)), b"1\0\0\0\x04".to_vec()),
             (encoded(|o| o.extend_from_slice(CLOSE_COMPLETE)), b"3\0\0\0\x04".to_vec()),
-            (encoded(|o| o.extend_from_slice(EMPTY_QUERY_RESPONSE)), b"I\0\0\0\x04".to_vec()),
         ] {
             assert_eq!(frame, expected, "{:?}", String::from_utf8_lossy(&frame));
         }
