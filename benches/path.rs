@@ -18,7 +18,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A primary and `replicas` eligible replicas.
 fn view(replicas: u16) -> View {
-    let metrics = Metrics::new().expect("a registry of its own");
+    let metrics = Metrics::new(2).expect("a registry of its own");
     let node = |id: u16| NodeView {
         id: NodeId(id),
         name: format!("n{id}").into(),
@@ -91,13 +91,13 @@ impl Pooled for Idle {
 }
 
 fn lease(criterion: &mut Criterion) {
-    let metrics = Metrics::new().expect("a registry of its own");
+    let metrics = Metrics::new(2).expect("a registry of its own");
     let minute = Duration::from_secs(60);
     let limits = Limits { size: 20, min_size: 0, idle_timeout: minute, lifetime: minute, wait_timeout: minute };
     let pool = Pool::new("bench".to_owned(), 2, limits, metrics.pool("main", "n0", "app", "app"));
     let (now, worker) = (Instant::now(), WorkerId(0));
     if let Attempt::Connect(place) = pool.attempt(worker) {
-        place.fill(Idle(now), worker).release(now);
+        place.fill(Idle(now)).release(now);
     }
     criterion.bench_function("pool/lease and release", |bench| {
         bench.iter(|| {

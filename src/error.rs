@@ -52,8 +52,13 @@ pub mod sqlstate {
 }
 
 /// An error of ours, or one we pass on. The client reads `sqlstate`, `message`, `detail` and `hint`, never the source.
+///
+/// In a box, because results with it are passed on at every step of a query, and it is seldom there.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     fault: Fault,
     retry: Retry,
     sqlstate: Cow<'static, str>,
@@ -67,7 +72,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(fault: Fault, sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             fault,
             retry: Retry::Never,
             sqlstate: sqlstate.into(),
@@ -75,7 +80,7 @@ impl Error {
             detail: None,
             hint: None,
             source: None,
-        }
+        }))
     }
 
     /// The peer broke the protocol; the connection cannot go on.
@@ -91,67 +96,67 @@ impl Error {
     /// Says what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// More than the message says, for who wants to know why.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     /// Keeps the cause for the log; the client never reads it.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// Says where the setting is that led to it: `causeway.toml:12`.
     #[must_use]
     pub fn at(mut self, origin: &str) -> Self {
-        self.message = format!("{origin}: {}", self.message);
+        self.0.message = format!("{origin}: {}", self.0.message);
         self
     }
 
     /// Nothing was sent: any other server will do.
     #[must_use]
     pub fn retry_elsewhere(mut self) -> Self {
-        self.retry = Retry::Elsewhere;
+        self.0.retry = Retry::Elsewhere;
         self
     }
 
     pub fn fault(&self) -> Fault {
-        self.fault
+        self.0.fault
     }
 
     pub fn retry(&self) -> Retry {
-        self.retry
+        self.0.retry
     }
 
     pub fn sqlstate(&self) -> &str {
-        &self.sqlstate
+        &self.0.sqlstate
     }
 
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     pub fn detail_text(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.0.detail.as_deref()
     }
 
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.0.hint.as_deref()
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        let mut cause = self.source.as_deref().map(|e| e as &dyn StdError);
+        write!(f, "{} (SQLSTATE {})", self.0.message, self.0.sqlstate)?;
+        let mut cause = self.0.source.as_deref().map(|e| e as &dyn StdError);
         while let Some(e) = cause {
             write!(f, ": {e}")?;
             cause = e.source();
@@ -162,6 +167,6 @@ impl fmt::Display for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|e| e as &(dyn StdError + 'static))
     }
 }

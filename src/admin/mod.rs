@@ -166,7 +166,7 @@ mod tests {
         let shutdown = async move {
             stopped.await.ok();
         };
-        let task = tokio::spawn(serve(listener, Metrics::new().unwrap(), readiness, shutdown));
+        let task = tokio::spawn(serve(listener, Metrics::new(2).unwrap(), readiness, shutdown));
         Server { address, ready, stop, task }
     }
 

@@ -26,10 +26,10 @@ pub fn sweep(worker: &Rc<Worker>) {
 
 /// Connects one more server when there are fewer than `min_pool_size`.
 fn fill(worker: &Rc<Worker>, set: &Arc<PoolSet>, node: NodeId) {
-    let Some(place) = set.pools()[node.index()].below_minimum() else { return };
+    let Some(place) = set.pools()[node.index()].below_minimum(worker.id) else { return };
     let (worker, set) = (Rc::clone(worker), Arc::clone(set));
     tokio::task::spawn_local(async move {
-        match set.connect(node, place, worker.id).await {
+        match set.connect(node, place).await {
             Ok(lease) => lease.release(worker.now()),
             Err(error) => tracing::debug!(%error, "min_pool_size is not reached"),
         }

@@ -142,14 +142,14 @@ async fn on<T: Send + 'static>(
 }
 
 fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<Arc<Shared>> {
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::new(config.workers)?;
     let versions = Arc::new(AtomicU64::new(0));
-    let clusters = config.clusters.iter().map(|cluster| {
+    let clusters = config.clusters.iter().enumerate().map(|(index, cluster)| {
         let topology = Topology::start(cluster, &config.probe, &config.routing, &metrics, control_plane)?;
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
         let endpoints = endpoints(cluster, &config)?;
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
-        Ok(Arc::new(Cluster::new(cluster.clone(), &config.routing, topology, pools, facts)))
+        Ok(Arc::new(Cluster::new(index, cluster.clone(), &config.routing, topology, pools, facts)))
     });
     let clusters = clusters.collect::<Result<_>>()?;
     let random = getrandom::u64().map_err(|error| internal("no random bytes").source(std::io::Error::from(error)))?;

@@ -1,9 +1,12 @@
 //! Makes metrics and registers them in our own registry in one step.
 
 use prometheus::core::Collector;
+use prometheus::proto::MetricType;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
 };
+
+use super::pulled::Pulled;
 
 /// Seconds: from a round trip over loopback to a report that runs for half a minute.
 pub(super) const LATENCY_BUCKETS: [f64; 18] = [
@@ -37,6 +40,10 @@ impl Maker<'_> {
 
     pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec> {
         self.register(GaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    pub(super) fn pulled(&self, name: &str, help: &str, labels: &[&str], kind: MetricType) -> Result<Pulled> {
+        self.register(Pulled::new(name, help, labels, kind)?)
     }
 
     pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec> {

@@ -5,19 +5,23 @@
 
 mod guard;
 mod labels;
+mod lanes;
 mod maker;
 mod node;
 mod pool;
 mod position;
+mod pulled;
 
 use std::fmt;
 use std::sync::Arc;
 
+use prometheus::proto::MetricType;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use guard::{GaugeGuard, WaitGuard};
 pub use labels::{CancelOutcome, LoginOutcome, Origin, WaitOutcome};
-pub use node::{NodeMetrics, NodeStatus};
+pub use lanes::{Lanes, Tally};
+pub use node::{MAX_REASONS, NodeLane, NodeMetrics, NodeStatus};
 pub use pool::PoolMetrics;
 pub use position::PositionMetrics;
 
@@ -26,6 +30,7 @@ use maker::Maker;
 use node::NodeFamilies;
 use pool::PoolFamilies;
 use position::PositionFamilies;
+use pulled::Reading;
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -42,9 +47,7 @@ pub struct Metrics {
     rescues: IntCounterVec,
     pins: IntCounterVec,
     split_brain: IntGaugeVec,
-    /// Bytes from and to clients.
-    pub client_received_bytes: IntCounter,
-    pub client_sent_bytes: IntCounter,
+    pub client_bytes: Arc<Lanes<ClientBytes>>,
     /// Classifications that the memo answered, and those that it did not.
     pub memo_hits: IntCounter,
     pub memo_misses: IntCounter,
@@ -52,21 +55,28 @@ pub struct Metrics {
     pub parse_failures: IntCounter,
 }
 
+/// What one worker has exchanged with its clients.
+#[derive(Debug, Default)]
+pub struct ClientBytes {
+    pub received: Tally,
+    pub sent: Tally,
+}
+
 impl Metrics {
     /// # Errors
     /// Two metrics with one name: a bug of ours.
-    pub fn new() -> Result<Arc<Self>, Error> {
-        Self::build().map(Arc::new).map_err(|e| {
+    pub fn new(workers: usize) -> Result<Arc<Self>, Error> {
+        Self::build(workers).map(Arc::new).map_err(|e| {
             Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, "the metrics could not be registered").source(e)
         })
     }
 
-    fn build() -> prometheus::Result<Self> {
+    fn build(workers: usize) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let make = Maker(&registry);
         let metrics = Self {
-            nodes: NodeFamilies::new(&make)?,
-            pools: Arc::new(PoolFamilies::new(&make)?),
+            nodes: NodeFamilies::new(&make, workers)?,
+            pools: Arc::new(PoolFamilies::new(&make, workers)?),
             positions: PositionFamilies::new(&make)?,
             clients: make.gauge("causeway_clients", "Clients that are connected, logged in or not.")?,
             replication_clients: make.gauge(
@@ -96,8 +106,7 @@ impl Metrics {
                 "1 while two nodes claim to be the primary of one timeline: writes go nowhere.",
                 &["cluster"],
             )?,
-            client_received_bytes: make.counter("causeway_client_received_bytes_total", "Bytes from clients.")?,
-            client_sent_bytes: make.counter("causeway_client_sent_bytes_total", "Bytes to clients.")?,
+            client_bytes: client_bytes(&make, workers)?,
             memo_hits: make.counter("causeway_memo_hits_total", "Classifications that the memo answered.")?,
             memo_misses: make.counter("causeway_memo_misses_total", "Classifications that the memo lacked.")?,
             parse_failures: make.counter(
@@ -182,6 +191,18 @@ impl Metrics {
     }
 }
 
+fn client_bytes(make: &Maker<'_>, workers: usize) -> prometheus::Result<Arc<Lanes<ClientBytes>>> {
+    let lanes = Arc::new(Lanes::<ClientBytes>::new(workers));
+    let counter = |name, help, of: fn(&ClientBytes) -> u64| -> prometheus::Result<()> {
+        let lanes = Arc::clone(&lanes);
+        make.pulled(name, help, &[], MetricType::COUNTER)?.add(&[], move || Reading::Counter(lanes.sum(of)));
+        Ok(())
+    };
+    counter("causeway_client_received_bytes_total", "Bytes from clients.", |bytes| bytes.received.get())?;
+    counter("causeway_client_sent_bytes_total", "Bytes to clients.", |bytes| bytes.sent.get())?;
+    Ok(lanes)
+}
+
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
@@ -190,11 +211,13 @@ impl fmt::Debug for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::types::Role;
+    use crate::types::{Role, WorkerId};
 
     fn metrics() -> Arc<Metrics> {
-        Metrics::new().unwrap()
+        Metrics::new(2).unwrap()
     }
 
     /// Each of `lines` is a line of the rendered text.
@@ -225,11 +248,14 @@ mod tests {
             lag_bytes: Some(8192),
             lag_seconds: Some(0.25),
         });
-        node.routed("read").inc();
-        node.routed("read").inc();
-        node.sent_bytes.inc_by(10);
-        node.received_bytes.inc_by(20);
-        node.round_trip.observe(0.002);
+        node.name_reasons(&["write", "read"]);
+        for worker in [0, 1] {
+            let lane = node.lanes.of(WorkerId(worker));
+            lane.routed[1].add(1);
+            lane.sent_bytes.add(5);
+            lane.received_bytes.add(10);
+            lane.round_trips.observe(Duration::from_millis(2));
+        }
         check(
             &metrics,
             &[
@@ -240,11 +266,13 @@ mod tests {
                 r#"causeway_node_lag_bytes{cluster="main",node="a"} 8192"#,
                 r#"causeway_node_lag_seconds{cluster="main",node="a"} 0.25"#,
                 r#"causeway_routed_total{cluster="main",node="a",reason="read"} 2"#,
+                r#"causeway_routed_total{cluster="main",node="a",reason="write"} 0"#,
                 r#"causeway_node_sent_bytes_total{cluster="main",node="a"} 10"#,
                 r#"causeway_node_received_bytes_total{cluster="main",node="a"} 20"#,
                 r#"causeway_node_round_trip_seconds_bucket{cluster="main",node="a",le="0.001"} 0"#,
-                r#"causeway_node_round_trip_seconds_bucket{cluster="main",node="a",le="0.0025"} 1"#,
-                r#"causeway_node_round_trip_seconds_count{cluster="main",node="a"} 1"#,
+                r#"causeway_node_round_trip_seconds_bucket{cluster="main",node="a",le="0.0025"} 2"#,
+                r#"causeway_node_round_trip_seconds_count{cluster="main",node="a"} 2"#,
+                r#"causeway_node_round_trip_seconds_sum{cluster="main",node="a"} 0.004"#,
             ],
         );
     }
@@ -253,7 +281,7 @@ mod tests {
     fn positions_are_counted_by_cluster() {
         let metrics = metrics();
         let positions = metrics.positions("main");
-        let ms = std::time::Duration::from_millis;
+        let ms = Duration::from_millis;
         positions.answered(ms(2), true, 3);
         positions.answered(ms(2), false, 0);
         positions.replay_wait(WaitOutcome::Met, ms(1));
@@ -288,27 +316,28 @@ mod tests {
         let pool = metrics.pool("main", "a", "shop", "app");
         let client = metrics.client();
         let replication = metrics.replication_client();
-        let (idle, active, waiting) = (pool.idle_server(), pool.active_server(), pool.waiting_client());
+        let waiting = pool.waiting_client();
+        (0..3).for_each(|_| pool.connected());
+        pool.show_idle(WorkerId(0), 1);
+        pool.show_idle(WorkerId(1), 1);
         check(
             &metrics,
             &[
                 "causeway_clients 1",
                 "causeway_replication_clients 1",
-                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 1"#,
+                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 2"#,
                 r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 1"#,
                 r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 1"#,
                 r#"causeway_pool_wait_seconds_count{cluster="main",database="shop",node="a",user="app"} 0"#,
             ],
         );
-        drop((client, replication, idle, active));
+        drop((client, replication));
         waiting.timed_out();
         check(
             &metrics,
             &[
                 "causeway_clients 0",
                 "causeway_replication_clients 0",
-                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="idle",user="app"} 0"#,
-                r#"causeway_pool_servers{cluster="main",database="shop",node="a",state="active",user="app"} 0"#,
                 r#"causeway_pool_waiting_clients{cluster="main",database="shop",node="a",user="app"} 0"#,
                 r#"causeway_pool_wait_seconds_count{cluster="main",database="shop",node="a",user="app"} 1"#,
                 r#"causeway_pool_wait_timeouts_total{cluster="main",database="shop",node="a",user="app"} 1"#,
@@ -354,8 +383,8 @@ mod tests {
         metrics.rescues("25006").inc();
         metrics.pins("listen").inc();
         metrics.set_split_brain("main", true);
-        metrics.client_received_bytes.inc_by(5);
-        metrics.client_sent_bytes.inc_by(6);
+        metrics.client_bytes.of(WorkerId(0)).received.add(5);
+        metrics.client_bytes.of(WorkerId(1)).sent.add(6);
         metrics.memo_hits.inc_by(7);
         metrics.memo_misses.inc_by(8);
         metrics.parse_failures.inc();

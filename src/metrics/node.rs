@@ -1,10 +1,14 @@
 //! What is counted by node.
 
 use std::fmt;
+use std::sync::Arc;
 
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::proto::MetricType;
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::maker::{LATENCY_BUCKETS, Maker};
+use super::lanes::{Lanes, Latencies, Tally, histogram};
+use super::maker::Maker;
+use super::pulled::{Pulled, Reading};
 use crate::types::Role;
 
 /// The families; a node's handles are taken from them once.
@@ -14,16 +18,33 @@ pub(super) struct NodeFamilies {
     eligible: IntGaugeVec,
     lag_bytes: GaugeVec,
     lag_seconds: GaugeVec,
-    in_flight: IntGaugeVec,
-    round_trip: HistogramVec,
-    sent: IntCounterVec,
-    received: IntCounterVec,
-    routed: IntCounterVec,
+    in_flight: Pulled,
+    round_trip: Pulled,
+    sent: Pulled,
+    received: Pulled,
+    routed: Pulled,
     polls: IntCounterVec,
+    workers: usize,
+}
+
+/// How many reasons for a route are told apart at most.
+pub const MAX_REASONS: usize = 16;
+
+/// What one worker counts of one node.
+#[derive(Debug, Default)]
+pub struct NodeLane {
+    /// Batches that wait for the node's answer.
+    pub in_flight: Tally,
+    /// From sending a batch until its `ReadyForQuery`.
+    pub round_trips: Latencies,
+    pub sent_bytes: Tally,
+    pub received_bytes: Tally,
+    /// Batches by why they went here, as [`NodeMetrics::name_reasons`] has named them.
+    pub routed: [Tally; MAX_REASONS],
 }
 
 impl NodeFamilies {
-    pub(super) fn new(maker: &Maker<'_>) -> prometheus::Result<Self> {
+    pub(super) fn new(maker: &Maker<'_>, workers: usize) -> prometheus::Result<Self> {
         const NODE: &[&str] = &["cluster", "node"];
         Ok(Self {
             up: maker.gauges("causeway_node_up", "1 while the node answers probes.", NODE)?,
@@ -43,30 +64,58 @@ impl NodeFamilies {
                 "Age of the newest primary position that the node has certainly replayed; NaN while unknown.",
                 NODE,
             )?,
-            in_flight: maker.gauges("causeway_node_in_flight", "Batches that wait for the node's answer.", NODE)?,
-            round_trip: maker.histograms(
+            in_flight: maker.pulled(
+                "causeway_node_in_flight",
+                "Batches that wait for the node's answer.",
+                NODE,
+                MetricType::GAUGE,
+            )?,
+            round_trip: maker.pulled(
                 "causeway_node_round_trip_seconds",
                 "From sending a batch to the node until its ReadyForQuery.",
                 NODE,
-                &LATENCY_BUCKETS,
+                MetricType::HISTOGRAM,
             )?,
-            sent: maker.counters("causeway_node_sent_bytes_total", "Bytes sent to the node for clients.", NODE)?,
-            received: maker.counters("causeway_node_received_bytes_total", "Bytes received for clients.", NODE)?,
-            routed: maker.counters(
+            sent: maker.pulled(
+                "causeway_node_sent_bytes_total",
+                "Bytes sent to the node for clients.",
+                NODE,
+                MetricType::COUNTER,
+            )?,
+            received: maker.pulled(
+                "causeway_node_received_bytes_total",
+                "Bytes received for clients.",
+                NODE,
+                MetricType::COUNTER,
+            )?,
+            routed: maker.pulled(
                 "causeway_routed_total",
                 "Batches by the node they went to, and why.",
                 &["cluster", "node", "reason"],
+                MetricType::COUNTER,
             )?,
             polls: maker.counters(
                 "causeway_replay_polls_total",
                 "Questions to the replica how far it is, while somebody waited for it.",
                 NODE,
             )?,
+            workers,
         })
     }
 
     pub(super) fn node(&self, cluster: &str, node: &str) -> NodeMetrics {
         let labels = &[cluster, node];
+        let lanes = Arc::new(Lanes::<NodeLane>::new(self.workers));
+        let read = |family: &Pulled, read: fn(&Lanes<NodeLane>) -> Reading| {
+            let lanes = Arc::clone(&lanes);
+            family.add(labels, move || read(&lanes));
+        };
+        read(&self.in_flight, |lanes| {
+            Reading::Gauge(i64::try_from(lanes.sum(|lane| lane.in_flight.get())).unwrap_or_default())
+        });
+        read(&self.round_trip, |lanes| Reading::Histogram(histogram(lanes, |lane| &lane.round_trips)));
+        read(&self.sent, |lanes| Reading::Counter(lanes.sum(|lane| lane.sent_bytes.get())));
+        read(&self.received, |lanes| Reading::Counter(lanes.sum(|lane| lane.received_bytes.get())));
         let role = |role: Role| self.role.with_label_values(&[cluster, node, role.as_str()]);
         let metrics = NodeMetrics {
             cluster: cluster.to_owned(),
@@ -77,10 +126,7 @@ impl NodeFamilies {
             eligible: self.eligible.with_label_values(labels),
             lag_bytes: self.lag_bytes.with_label_values(labels),
             lag_seconds: self.lag_seconds.with_label_values(labels),
-            in_flight: self.in_flight.with_label_values(labels),
-            round_trip: self.round_trip.with_label_values(labels),
-            sent_bytes: self.sent.with_label_values(labels),
-            received_bytes: self.received.with_label_values(labels),
+            lanes,
             routed: self.routed.clone(),
             polls: self.polls.with_label_values(labels),
         };
@@ -109,21 +155,20 @@ pub struct NodeMetrics {
     eligible: IntGauge,
     lag_bytes: Gauge,
     lag_seconds: Gauge,
-    routed: IntCounterVec,
-    /// Batches that wait for the node's answer; `topology::NodeLoad` moves it.
-    pub in_flight: IntGauge,
-    /// Seconds from sending a batch until its `ReadyForQuery`; `topology::NodeLoad` observes it.
-    pub round_trip: Histogram,
-    pub sent_bytes: IntCounter,
-    pub received_bytes: IntCounter,
+    routed: Pulled,
+    pub lanes: Arc<Lanes<NodeLane>>,
     /// Questions to a replica how far it is, between probes.
     pub polls: IntCounter,
 }
 
 impl NodeMetrics {
-    /// The counter of batches that went here for `reason`. Resolve it once per reason, then only count.
-    pub fn routed(&self, reason: &'static str) -> IntCounter {
-        self.routed.with_label_values(&[&self.cluster, &self.node, reason])
+    /// What the counters in [`NodeLane::routed`] stand for, in their order.
+    pub fn name_reasons(&self, reasons: &[&'static str]) {
+        for (at, reason) in reasons.iter().enumerate().take(MAX_REASONS) {
+            let lanes = Arc::clone(&self.lanes);
+            let read = move || Reading::Counter(lanes.sum(|lane| lane.routed[at].get()));
+            self.routed.add(&[&self.cluster, &self.node, reason], read);
+        }
     }
 
     pub fn show(&self, status: &NodeStatus) {

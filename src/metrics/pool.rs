@@ -2,20 +2,25 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use prometheus::proto::MetricType;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::guard::{GaugeGuard, WaitGuard};
+use super::guard::WaitGuard;
+use super::lanes::{Lanes, Tally};
 use super::maker::{LATENCY_BUCKETS, Maker};
+use super::pulled::{Pulled, Reading};
+use crate::types::WorkerId;
 
 /// Cluster, node, database, user.
 type Key = [String; 4];
 
 /// The families; a pool's handles are taken from them once.
 pub(super) struct PoolFamilies {
-    servers: IntGaugeVec,
+    servers: Pulled,
     waiting: IntGaugeVec,
     wait: HistogramVec,
     connects: IntCounterVec,
@@ -23,16 +28,18 @@ pub(super) struct PoolFamilies {
     wait_timeouts: IntCounterVec,
     /// A pool that is closed while its last lease is out may meet its successor: both get the same handles.
     live: Mutex<HashMap<Key, Weak<PoolMetrics>>>,
+    workers: usize,
 }
 
 impl PoolFamilies {
-    pub(super) fn new(maker: &Maker<'_>) -> prometheus::Result<Self> {
+    pub(super) fn new(maker: &Maker<'_>, workers: usize) -> prometheus::Result<Self> {
         const POOL: &[&str] = &["cluster", "node", "database", "user"];
         Ok(Self {
-            servers: maker.gauges(
+            servers: maker.pulled(
                 "causeway_pool_servers",
                 "Servers of the pool by state: idle, or lent to a client.",
                 &["cluster", "node", "database", "user", "state"],
+                MetricType::GAUGE,
             )?,
             waiting: maker.gauges("causeway_pool_waiting_clients", "Clients that wait for a server.", POOL)?,
             wait: maker.histograms(
@@ -57,6 +64,7 @@ impl PoolFamilies {
                 POOL,
             )?,
             live: Mutex::default(),
+            workers,
         })
     }
 
@@ -81,7 +89,7 @@ impl PoolFamilies {
         let labels = pool.labels();
         // A family may lack a label set that was never used: nothing to remove then.
         for state in ["idle", "active"] {
-            self.servers.remove_label_values(&pool.labels_and(state)).ok();
+            self.servers.remove(&pool.labels_and(state));
         }
         for outcome in ["ok", "failed"] {
             self.connects.remove_label_values(&pool.labels_and(outcome)).ok();
@@ -95,12 +103,23 @@ impl PoolFamilies {
     }
 }
 
+/// How many servers are connected, and how many of them are idle on each worker.
+struct Servers {
+    connected: AtomicI64,
+    idle: Lanes<Tally>,
+}
+
+impl Servers {
+    fn idle(&self) -> i64 {
+        i64::try_from(self.idle.sum(Tally::get)).unwrap_or(i64::MAX)
+    }
+}
+
 /// The handles of one pool: a (node, database, user).
 pub struct PoolMetrics {
     families: Arc<PoolFamilies>,
     key: Key,
-    idle: IntGauge,
-    active: IntGauge,
+    servers: Arc<Servers>,
     waiting: IntGauge,
     wait: Histogram,
     wait_timeouts: IntCounter,
@@ -115,9 +134,14 @@ impl PoolMetrics {
         let [cluster, node, database, user] = &key;
         let labels = [cluster, node, database, user].map(String::as_str);
         let with = |last: &'static str| [cluster.as_str(), node, database, user, last];
+        let servers = Arc::new(Servers { connected: AtomicI64::new(0), idle: Lanes::new(families.workers) });
+        let (idle, active) = (Arc::clone(&servers), Arc::clone(&servers));
+        families.servers.add(&with("idle"), move || Reading::Gauge(idle.idle()));
+        families
+            .servers
+            .add(&with("active"), move || Reading::Gauge((active.connected.load(Relaxed) - active.idle()).max(0)));
         Self {
-            idle: families.servers.with_label_values(&with("idle")),
-            active: families.servers.with_label_values(&with("active")),
+            servers,
             waiting: families.waiting.with_label_values(&labels),
             wait: families.wait.with_label_values(&labels),
             wait_timeouts: families.wait_timeouts.with_label_values(&labels),
@@ -139,14 +163,19 @@ impl PoolMetrics {
         [cluster, node, database, user, last]
     }
 
-    /// A server that nobody uses, for as long as the guard lives.
-    pub fn idle_server(&self) -> GaugeGuard {
-        GaugeGuard::new(&self.idle)
+    /// One more server is connected.
+    pub fn connected(&self) {
+        self.servers.connected.fetch_add(1, Relaxed);
     }
 
-    /// A server that is lent, for as long as the guard lives.
-    pub fn active_server(&self) -> GaugeGuard {
-        GaugeGuard::new(&self.active)
+    /// One server less is.
+    pub fn disconnected(&self) {
+        self.servers.connected.fetch_sub(1, Relaxed);
+    }
+
+    /// So many servers are idle on a worker now. Only one thread at a time may say so.
+    pub fn show_idle(&self, worker: WorkerId, servers: usize) {
+        self.servers.idle.of(worker).set(servers as u64);
     }
 
     /// A client in the queue, for as long as the guard lives.
@@ -184,7 +213,7 @@ mod tests {
     #[test]
     fn the_end_of_a_pool_leaves_the_series_to_its_successor() {
         let registry = Registry::new();
-        let families = Arc::new(PoolFamilies::new(&Maker(&registry)).unwrap());
+        let families = Arc::new(PoolFamilies::new(&Maker(&registry), 1).unwrap());
         let successor = families.pool("main", "a", "shop", "app");
         // What the drop of a predecessor does when the successor was made in between.
         families.forget(&successor);

@@ -185,14 +185,8 @@ impl Stream {
     /// mostly without a system call, and without touching a registered waker; a TLS stream decrypts what has come.
     pub fn is_quiet(&mut self) -> bool {
         match &mut self.io {
-            Io::Tcp(socket) => {
-                socket.ready(Interest::READABLE).now_or_never().is_none()
-                    || would_block(&socket.try_io(Interest::READABLE, || peek(&*socket)))
-            }
-            Io::Unix(socket) => {
-                socket.ready(Interest::READABLE).now_or_never().is_none()
-                    || would_block(&socket.try_io(Interest::READABLE, || peek(&*socket)))
-            }
+            Io::Tcp(socket) => would_block(&socket.try_io(Interest::READABLE, || peek(&*socket))),
+            Io::Unix(socket) => would_block(&socket.try_io(Interest::READABLE, || peek(&*socket))),
             Io::Tls(socket) => {
                 // Session tickets make the socket readable and are not for us, so only TLS can tell. Unconstrained:
                 // an exhausted budget would pass for silence.

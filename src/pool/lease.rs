@@ -1,80 +1,134 @@
-//! A lent server, and the place in the pool that it fills.
+//! A lent server, and the right to connect one.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Close, Pool, Pooled};
-use crate::metrics::GaugeGuard;
-use crate::types::WorkerId;
+use super::queue::Freed;
+use super::shelf::Shelf;
+use super::{Close, Core, Pooled};
 
-/// The right to one server of a pool. Dropping it frees the place.
+/// What a waiter gets when it is its turn.
+#[derive(Debug)]
+pub(super) enum Turn<S: Pooled> {
+    Server(Lease<S>),
+    /// A place became free: the waiter connects.
+    Connect(Place<S>),
+}
+
+/// The right to connect one server. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place<S: Pooled> {
-    /// `None` once the place stays with a parked server.
-    pool: Option<Arc<Pool<S>>>,
+    /// `None` once the server is there.
+    shelf: Option<Arc<Shelf<S>>>,
 }
 
 impl<S: Pooled> Place<S> {
-    pub(super) fn new(pool: Arc<Pool<S>>) -> Self {
-        Self { pool: Some(pool) }
+    pub(super) fn new(shelf: &Arc<Shelf<S>>) -> Self {
+        Self { shelf: Some(Arc::clone(shelf)) }
     }
 
-    pub fn fill(self, server: S, worker: WorkerId) -> Lease<S> {
-        let counted = self.pool.as_ref().map(|pool| pool.metrics.active_server());
-        Lease { held: Some((server, self)), worker, _counted: counted }
+    /// On another worker's behalf.
+    pub(super) fn at(mut self, shelf: &Arc<Shelf<S>>) -> Self {
+        self.shelf = Some(Arc::clone(shelf));
+        self
     }
 
-    /// The server is parked: its place stays taken.
-    pub(super) fn keep(mut self) {
-        self.pool = None;
+    /// The worker that has the place has connected a server.
+    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "a place has its shelf until it is consumed")]
+    pub fn fill(mut self, server: S) -> Lease<S> {
+        let shelf = self.shelf.take().expect("the place has its shelf");
+        shelf.core.queue.connected();
+        shelf.core.metrics.connected();
+        Lease::new(Box::new(server), shelf)
     }
 }
 
 impl<S: Pooled> Drop for Place<S> {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
-            pool.free();
+        if let Some(shelf) = self.shelf.take() {
+            free(&shelf, Freed::Connecting);
         }
+    }
+}
+
+/// The first waiter may connect, if there is one.
+fn free<S: Pooled>(shelf: &Arc<Shelf<S>>, freed: Freed) {
+    if freed == Freed::Server {
+        shelf.core.metrics.disconnected();
+    }
+    if let Some(waiter) = shelf.core.queue.free(freed) {
+        // When the waiter has gone, the place is freed again by the drop of what could not be sent.
+        drop(waiter.send(Turn::Connect(Place::new(shelf))));
     }
 }
 
 /// A server lent to a session. Dropping it closes the server.
 #[derive(Debug)]
 pub struct Lease<S: Pooled> {
-    /// `None` only while `release` or `rehome_to` takes it apart.
-    held: Option<(S, Place<S>)>,
-    worker: WorkerId,
-    _counted: Option<GaugeGuard>,
+    /// `None` only while it is taken apart.
+    held: Option<(Box<S>, Arc<Shelf<S>>)>,
 }
 
 impl<S: Pooled> Lease<S> {
+    pub(super) fn new(server: Box<S>, shelf: Arc<Shelf<S>>) -> Self {
+        Self { held: Some((server, shelf)) }
+    }
+
+    fn core(&self) -> Option<&Core<S>> {
+        self.held.as_ref().map(|(_, shelf)| &*shelf.core)
+    }
+
     /// Gives a clean server back: to the first waiter, or to the idle ones.
     pub fn release(mut self, now: Instant) {
-        let Some((server, place)) = self.held.take() else { return };
-        let Some(pool) = place.pool.clone() else { return };
-        if pool.lifetime_is_over(&server, now) {
-            pool.metrics.closed(Close::Lifetime.as_str());
-        } else {
-            pool.give_back(server, self.worker, now, place);
+        if self.core().is_some_and(|core| core.lifetime_is_over(&self, now)) {
+            self.close(Close::Lifetime);
+        } else if let Some((server, shelf)) = self.held.take() {
+            Shelf::put(&shelf, server, now);
         }
     }
 
     /// Closes the server, and counts why.
     pub fn close(self, reason: Close) {
-        if let Some(pool) = self.held.as_ref().and_then(|(_, place)| place.pool.as_ref()) {
-            pool.metrics.closed(reason.as_str());
+        if let Some(core) = self.core() {
+            core.metrics.closed(reason.as_str());
         }
     }
 
-    /// `None`: the socket could not move, and the server is closed.
-    pub(super) fn rehome_to(mut self, worker: WorkerId) -> Option<Self> {
-        if worker == self.worker {
+    /// `None`: it was not quiet, and is closed.
+    pub(super) fn if_quiet(mut self) -> Option<Self> {
+        if self.is_quiet() {
             return Some(self);
         }
-        let (server, place) = self.held.take()?;
-        let server = server.rehome().ok()?;
-        Some(place.fill(server, worker))
+        self.close(Close::NotQuiet);
+        None
+    }
+
+    /// `None`: the socket could not move, and the server is closed.
+    pub(super) fn rehome_to(mut self, shelf: &Arc<Shelf<S>>) -> Option<Self> {
+        if self.held.as_ref().is_some_and(|(_, its)| Arc::ptr_eq(its, shelf)) {
+            return Some(self);
+        }
+        let (server, its) = self.held.take()?;
+        let moved = server.rehome().ok();
+        if moved.is_none() {
+            free(&its, Freed::Server);
+        }
+        moved.map(|server| Self::new(Box::new(server), Arc::clone(shelf)))
+    }
+
+    /// The place stays taken.
+    pub(super) fn into_server(mut self) -> Option<Box<S>> {
+        self.held.take().map(|(server, _)| server)
+    }
+}
+
+impl<S: Pooled> Drop for Lease<S> {
+    fn drop(&mut self) {
+        if let Some((server, shelf)) = self.held.take() {
+            drop(server);
+            free(&shelf, Freed::Server);
+        }
     }
 }
 

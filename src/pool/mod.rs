@@ -1,27 +1,29 @@
 //! Servers to one node for one (database, user), lent to sessions one at a time.
 //!
-//! A pool is one for the whole process: its limit and the order of its waiters are global. Idle servers are kept per
-//! worker, because a server works best on the thread whose reactor knows its socket; it moves only when a waiter
-//! elsewhere is next in line, or when the pool may not grow.
+//! A pool is one for the whole process: its limit and the order of its waiters are global (`queue`). Idle servers are
+//! kept per worker (`shelf`), because a server works best on the thread whose reactor knows its socket; it moves only
+//! when a waiter elsewhere is next in line, or when the pool may not grow. So a lease from a worker's own shelf touches
+//! no memory that other workers write.
 //!
 //! A [`Lease`] that is dropped closes its server; only [`Lease::release`] gives it back. So a server in an unknown
 //! state is never reused by mistake.
 
 mod lease;
+mod queue;
 pub mod set;
-mod store;
+mod shelf;
+mod waiting;
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
-
+use self::lease::Turn;
 pub use self::lease::{Lease, Place};
-use self::store::{Next, Store, Verdict};
-use crate::error::{Error, Result, sqlstate};
-use crate::metrics::{GaugeGuard, PoolMetrics, WaitGuard};
+use self::queue::Queue;
+use self::shelf::{Shelf, Verdict};
+pub use self::waiting::Waiting;
+use crate::metrics::PoolMetrics;
 use crate::types::WorkerId;
 
 /// What a pool must know about the servers that it keeps.
@@ -44,20 +46,21 @@ pub struct Limits {
     pub wait_timeout: Duration,
 }
 
+/// What all workers share of a pool.
 #[derive(Debug)]
-pub struct Pool<S: Pooled> {
+struct Core<S: Pooled> {
     /// For messages: `node "a", database "app", user "app"`.
     name: String,
     limits: Limits,
-    store: Mutex<Store<Turn<S>, Parked<S>>>,
+    queue: Queue<Turn<S>>,
     metrics: Arc<PoolMetrics>,
 }
 
-/// An idle server.
 #[derive(Debug)]
-struct Parked<S> {
-    server: S,
-    _counted: GaugeGuard,
+pub struct Pool<S: Pooled> {
+    core: Arc<Core<S>>,
+    /// By worker.
+    shelves: Box<[Arc<Shelf<S>>]>,
 }
 
 /// Why a server was closed: a metric label.
@@ -94,14 +97,6 @@ impl Close {
     }
 }
 
-/// What a waiter gets when it is its turn.
-#[derive(Debug)]
-enum Turn<S: Pooled> {
-    Server(Lease<S>),
-    /// A place became free: the waiter connects.
-    Connect(Place<S>),
-}
-
 /// What a session may do now.
 #[derive(Debug)]
 pub enum Attempt<S: Pooled> {
@@ -113,173 +108,112 @@ pub enum Attempt<S: Pooled> {
 
 impl<S: Pooled> Pool<S> {
     pub fn new(name: String, workers: usize, limits: Limits, metrics: Arc<PoolMetrics>) -> Arc<Self> {
-        Arc::new(Self { name, limits, store: Mutex::new(Store::new(workers, limits.size)), metrics })
+        let core = Arc::new(Core { name, limits, queue: Queue::new(limits.size), metrics });
+        let shelves =
+            (0..workers.max(1)).map(|worker| Arc::new(Shelf::new(Arc::clone(&core), WorkerId(worker)))).collect();
+        Arc::new(Self { core, shelves })
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.core.name
     }
 
     pub fn metrics(&self) -> &PoolMetrics {
-        &self.metrics
+        &self.core.metrics
+    }
+
+    fn own(&self, worker: WorkerId) -> &Arc<Shelf<S>> {
+        &self.shelves[worker.0 % self.shelves.len()]
     }
 
     /// A server without waiting, the right to connect one, or a place in the queue.
     pub fn attempt(self: &Arc<Self>, worker: WorkerId) -> Attempt<S> {
-        self.attempt_by(worker, |store| store.take(worker))
+        if let Some(lease) = self.take_own(worker, |_| true) {
+            return Attempt::Server(lease);
+        }
+        if self.core.queue.grow() {
+            return Attempt::Connect(Place::new(self.own(worker)));
+        }
+        if let Some(lease) = self.take_foreign(worker, |_| true) {
+            return Attempt::Server(lease);
+        }
+        let Some(receiver) = self.core.queue.grow_or_wait() else {
+            return Attempt::Connect(Place::new(self.own(worker)));
+        };
+        let waiting = Waiting::new(Arc::clone(self), receiver);
+        // Whoever puts a server on a shelf from now on sees that somebody waits; what was put there before is found here.
+        match self.take_own(worker, |_| true).or_else(|| self.take_foreign(worker, |_| true)) {
+            Some(lease) => Attempt::Server(lease),
+            None => Attempt::Wait(waiting),
+        }
     }
 
     /// The same, with a preference among the idle servers; `or_grow`: a new one is better than one that does not fit.
     pub fn attempt_fitting(self: &Arc<Self>, worker: WorkerId, or_grow: bool, fits: impl Fn(&S) -> bool) -> Attempt<S> {
-        self.attempt_by(worker, |store| store.take_fitting(worker, or_grow, |parked| fits(&parked.server)))
+        match self.take_own(worker, &fits).or_else(|| self.take_foreign(worker, &fits)) {
+            Some(lease) => Attempt::Server(lease),
+            None if or_grow && self.core.queue.grow() => Attempt::Connect(Place::new(self.own(worker))),
+            None => self.attempt(worker),
+        }
     }
 
-    fn attempt_by(
-        self: &Arc<Self>,
-        worker: WorkerId,
-        take: impl Fn(&mut Store<Turn<S>, Parked<S>>) -> Next<Parked<S>>,
-    ) -> Attempt<S> {
+    fn take_own(&self, worker: WorkerId, fits: impl Fn(&S) -> bool) -> Option<Lease<S>> {
         loop {
-            let mut store = self.store.lock();
-            let (parked, home) = match take(&mut store) {
-                Next::Own(parked) => (parked, worker),
-                Next::Foreign { parked, home } => (parked, home),
-                Next::Grow => return Attempt::Connect(Place::new(Arc::clone(self))),
-                // Under the same lock: whatever is released from now on finds this waiter.
-                Next::Wait => return Attempt::Wait(self.enqueue(&mut store)),
-            };
-            drop(store);
-            let mut lease = self.lend(parked.server, home);
-            if !lease.is_quiet() {
-                lease.close(Close::NotQuiet);
-            } else if let Some(lease) = lease.rehome_to(worker) {
-                return Attempt::Server(lease);
+            let lease = Shelf::take(self.own(worker), &fits)?;
+            if let Some(lease) = lease.if_quiet() {
+                return Some(lease);
             }
         }
     }
 
-    fn lend(self: &Arc<Self>, server: S, worker: WorkerId) -> Lease<S> {
-        Place::new(Arc::clone(self)).fill(server, worker)
-    }
-
-    fn enqueue(self: &Arc<Self>, store: &mut Store<Turn<S>, Parked<S>>) -> Waiting<S> {
-        let (sender, receiver) = oneshot::channel();
-        store.wait(sender);
-        Waiting { pool: Arc::clone(self), receiver, counted: Some(self.metrics.waiting_client()) }
+    fn take_foreign(&self, worker: WorkerId, fits: impl Fn(&S) -> bool) -> Option<Lease<S>> {
+        let own = self.own(worker);
+        for shelf in self.shelves.iter().filter(|shelf| !Arc::ptr_eq(shelf, own)) {
+            while let Some(lease) = Shelf::take(shelf, &fits) {
+                if let Some(lease) = lease.if_quiet().and_then(|lease| lease.rehome_to(own)) {
+                    return Some(lease);
+                }
+            }
+        }
+        None
     }
 
     /// Idle servers of `worker` that have been idle or alive for too long; the caller closes them.
-    pub fn expired(self: &Arc<Self>, worker: WorkerId, now: Instant) -> Vec<(Lease<S>, Close)> {
+    pub fn expired(&self, worker: WorkerId, now: Instant) -> Vec<(Lease<S>, Close)> {
         let over = |since: Instant, limit: Duration| !limit.is_zero() && now.saturating_duration_since(since) >= limit;
-        let limits = self.limits;
-        let servers = self.store.lock().take_idle_where(worker, limits.min_size, |parked, idle_since| {
-            if over(parked.server.connected_at(), limits.lifetime) {
+        let limits = self.core.limits;
+        let spare = self.core.queue.servers().saturating_sub(limits.min_size);
+        Shelf::take_where(self.own(worker), spare, |server, idle_since| {
+            if over(server.connected_at(), limits.lifetime) {
                 Verdict::Close(Close::Lifetime)
             } else if over(idle_since, limits.idle_timeout) {
                 Verdict::CloseUnlessNeeded(Close::IdleTimeout)
             } else {
                 Verdict::Keep
             }
-        });
-        servers.into_iter().map(|(parked, reason)| (self.lend(parked.server, worker), reason)).collect()
+        })
     }
 
     /// Idle servers of all workers, to be closed.
     pub fn take_idle(self: &Arc<Self>) -> Vec<Lease<S>> {
-        let parked = self.store.lock().take_idle();
-        parked.into_iter().map(|(parked, home)| self.lend(parked.server, home)).collect()
+        self.shelves.iter().flat_map(|shelf| std::iter::from_fn(|| Shelf::take(shelf, |_| true))).collect()
     }
 
-    /// The right to connect one more server when there are fewer than `min_pool_size`.
-    pub fn below_minimum(self: &Arc<Self>) -> Option<Place<S>> {
-        self.store.lock().grow_below(self.limits.min_size).then(|| Place::new(Arc::clone(self)))
+    /// The right of a worker to connect one more server when there are fewer than `min_pool_size`.
+    pub fn below_minimum(&self, worker: WorkerId) -> Option<Place<S>> {
+        self.core.queue.grow_below(self.core.limits.min_size).then(|| Place::new(self.own(worker)))
     }
 
     /// Nothing is idle, lent or awaited.
     pub fn is_unused(&self) -> bool {
-        self.store.lock().is_unused()
-    }
-
-    pub fn lifetime_is_over(&self, server: &S, now: Instant) -> bool {
-        !self.limits.lifetime.is_zero() && now.saturating_duration_since(server.connected_at()) >= self.limits.lifetime
-    }
-
-    fn give_back(&self, server: S, worker: WorkerId, now: Instant, place: Place<S>) {
-        let mut store = self.store.lock();
-        match store.next_waiter() {
-            None => {
-                store.park(Parked { server, _counted: self.metrics.idle_server() }, worker, now);
-                place.keep();
-            }
-            Some(waiter) => {
-                drop(store);
-                // A waiter that has gone gives the lease back through `Waiting`'s drop or `send`'s error.
-                if let Err(Turn::Server(lease)) = waiter.send(Turn::Server(place.fill(server, worker))) {
-                    lease.release(now);
-                }
-            }
-        }
-    }
-
-    /// A place is free: the first waiter may connect.
-    fn free(self: &Arc<Self>) {
-        let waiter = self.store.lock().free();
-        if let Some(waiter) = waiter {
-            // When the waiter has gone, the place is freed again by the drop of what could not be sent.
-            drop(waiter.send(Turn::Connect(Place::new(Arc::clone(self)))));
-        }
+        self.core.queue.is_unused()
     }
 }
 
-/// A place in a pool's queue. Dropping it leaves the queue; what was already handed over goes to the next in line.
-#[derive(Debug)]
-pub struct Waiting<S: Pooled> {
-    pool: Arc<Pool<S>>,
-    receiver: oneshot::Receiver<Turn<S>>,
-    counted: Option<WaitGuard>,
-}
-
-impl<S: Pooled> Waiting<S> {
-    /// Waits for its turn, at most `query_wait_timeout`.
-    pub async fn turn(mut self, worker: WorkerId) -> Result<Attempt<S>> {
-        let limit = self.pool.limits.wait_timeout;
-        let turn = match tokio::time::timeout(limit, &mut self.receiver).await {
-            Ok(Ok(turn)) => turn,
-            // The sender is dropped only with the pool.
-            Ok(Err(_)) => return Err(self.timed_out(limit)),
-            Err(_) => {
-                if let Some(counted) = self.counted.take() {
-                    counted.timed_out();
-                }
-                return Err(self.timed_out(limit));
-            }
-        };
-        Ok(match turn {
-            Turn::Connect(place) => Attempt::Connect(place),
-            Turn::Server(lease) => match lease.rehome_to(worker) {
-                Some(lease) => Attempt::Server(lease),
-                None => self.pool.attempt(worker),
-            },
-        })
-    }
-
-    fn timed_out(&self, limit: Duration) -> Error {
-        let message = format!(
-            "no server became free within query_wait_timeout ({}) in the pool of {}",
-            humantime::format_duration(limit),
-            self.pool.name
-        );
-        Error::new(crate::error::Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message)
-            .hint("Raise default_pool_size, or shorten the transactions that hold the servers.")
-    }
-}
-
-impl<S: Pooled> Drop for Waiting<S> {
-    fn drop(&mut self) {
-        self.receiver.close();
-        if let Ok(Turn::Server(lease)) = self.receiver.try_recv() {
-            lease.release(Instant::now());
-        }
+impl<S: Pooled> Core<S> {
+    fn lifetime_is_over(&self, server: &S, now: Instant) -> bool {
+        let limit = self.limits.lifetime;
+        !limit.is_zero() && now.saturating_duration_since(server.connected_at()) >= limit
     }
 }
 

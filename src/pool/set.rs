@@ -72,7 +72,7 @@ impl PoolSet {
         loop {
             attempt = match attempt {
                 Attempt::Server(lease) => return Ok(lease),
-                Attempt::Connect(place) => return self.connect(node, place, worker).await,
+                Attempt::Connect(place) => return self.connect(node, place).await,
                 Attempt::Wait(waiting) => waiting.turn(worker).await?,
             }
         }
@@ -82,13 +82,13 @@ impl PoolSet {
     ///
     /// # Errors
     /// The node cannot be connected to (`Retry::Elsewhere`).
-    pub async fn connect(&self, node: NodeId, place: Place<Server>, worker: WorkerId) -> Result<Lease<Server>> {
+    pub async fn connect(&self, node: NodeId, place: Place<Server>) -> Result<Lease<Server>> {
         let metrics = self.pools[node.index()].metrics();
         let server = connect(&self.endpoints[node.index()], &self.login).await;
         let server = server.inspect_err(|_| metrics.failed_connects.inc())?;
         metrics.connects.inc();
         self.learn_greeting(&server.reported);
-        Ok(place.fill(server, worker))
+        Ok(place.fill(server))
     }
 
     pub fn greeting(&self) -> Option<Arc<Reported>> {

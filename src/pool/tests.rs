@@ -4,10 +4,9 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use proptest::prelude::*;
-use tokio::sync::oneshot;
 
-use super::store::{Next, Store};
 use super::*;
+use crate::error::sqlstate;
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
@@ -42,7 +41,7 @@ fn limits(size: usize) -> Limits {
 }
 
 fn pool(limits: Limits) -> Arc<Pool<Fake>> {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(2).unwrap();
     Pool::new("test".into(), 2, limits, metrics.pool("main", "a", "app", "app"))
 }
 
@@ -51,7 +50,7 @@ const TWO: WorkerId = WorkerId(1);
 
 fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
     match pool.attempt(worker) {
-        Attempt::Connect(place) => place.fill(Fake { id, quiet: true, connected_at: Instant::now() }, worker),
+        Attempt::Connect(place) => place.fill(Fake { id, quiet: true, connected_at: Instant::now() }),
         other => panic!("expected a place, got {other:?}"),
     }
 }
@@ -185,7 +184,7 @@ fn old_and_idle_servers_expire_down_to_the_minimum() {
     assert_eq!(expired(1), 0);
     assert_eq!(expired(61), 2);
     assert_eq!(expired(3601), 1);
-    assert!(pool.below_minimum().is_some());
+    assert!(pool.below_minimum(ONE).is_some());
 }
 
 #[derive(Clone, Debug)]
@@ -206,45 +205,57 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..200)
 }
 
+/// Whoever has got a turn takes it.
+fn served(waiters: &mut Vec<Waiting<Fake>>, made: &mut usize) -> Vec<Lease<Fake>> {
+    let mut leases = Vec::new();
+    waiters.retain_mut(|waiting| {
+        leases.push(match waiting.receiver.try_recv() {
+            Ok(Turn::Server(lease)) => lease,
+            Ok(Turn::Connect(place)) => {
+                *made += 1;
+                place.fill(Fake { id: *made, quiet: true, connected_at: Instant::now() })
+            }
+            Err(_) => return true,
+        });
+        false
+    });
+    leases
+}
+
 proptest! {
     /// Never more servers than the size, no server in two hands, and nobody waits while a server is idle.
     #[test]
     fn the_books_stay_true(size in 1..5usize, steps in steps()) {
-        let mut store: Store<(), usize> = Store::new(2, size);
+        let pool = pool(limits(size));
         let (mut lent, mut made, mut waiters) = (Vec::new(), 0, Vec::new());
         for step in steps {
             match step {
-                Step::Take(worker) => match store.take(WorkerId(worker)) {
-                    Next::Own(id) | Next::Foreign { parked: id, .. } => lent.push(id),
-                    Next::Grow => { lent.push(made); made += 1; }
-                    Next::Wait => {
+                Step::Take(worker) => match pool.attempt(WorkerId(worker)) {
+                    Attempt::Server(lease) => lent.push(lease),
+                    Attempt::Connect(place) => {
+                        made += 1;
+                        lent.push(place.fill(Fake { id: made, quiet: true, connected_at: Instant::now() }));
+                    }
+                    Attempt::Wait(waiting) => {
                         prop_assert_eq!(lent.len(), size);
-                        let (sender, receiver) = oneshot::channel();
-                        store.wait(sender);
-                        waiters.push(receiver);
+                        waiters.push(waiting);
                     }
                 },
-                Step::Park(nth) if !lent.is_empty() => {
-                    let id = lent.swap_remove(nth % lent.len());
-                    match store.next_waiter() {
-                        Some(waiter) => { waiter.send(()).unwrap(); lent.push(id); }
-                        None => store.park(id, WorkerId(id % 2), Instant::now()),
-                    }
-                }
-                Step::Close(nth) if !lent.is_empty() => {
-                    lent.swap_remove(nth % lent.len());
-                    if let Some(waiter) = store.free() {
-                        waiter.send(()).unwrap();
-                        lent.push(made);
-                        made += 1;
-                    }
-                }
+                Step::Park(nth) if !lent.is_empty() => lent.swap_remove(nth % lent.len()).release(Instant::now()),
+                Step::Close(nth) if !lent.is_empty() => drop(lent.swap_remove(nth % lent.len())),
                 Step::Leave(nth) if !waiters.is_empty() => drop(waiters.swap_remove(nth % waiters.len())),
                 _ => {}
             }
-            prop_assert!(lent.len() <= size);
-            let distinct: HashSet<_> = lent.iter().collect();
+            lent.extend(served(&mut waiters, &mut made));
+            let idle: usize = pool.shelves.iter().map(|shelf| shelf.len()).sum();
+            prop_assert_eq!(pool.core.queue.servers(), lent.len() + idle);
+            prop_assert!(lent.len() + idle <= size && (waiters.is_empty() || idle == 0));
+            let distinct: HashSet<_> = lent.iter().map(|lease| lease.id).collect();
             prop_assert_eq!(distinct.len(), lent.len());
         }
+        lent.clear();
+        waiters.clear();
+        drop(pool.take_idle());
+        prop_assert!(pool.is_unused());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::metrics::Metrics;
 use crate::topology::{History, Ineligible, NodeLoad, NodeView, PositionSample};
-use crate::types::{Lsn, Role};
+use crate::types::{Lsn, Role, WorkerId};
 
 pub(super) const READ: Request = Request {
     class: Class::Read,
@@ -26,7 +26,7 @@ const UNKNOWN: Request = Request { class: Class::Unknown, ..READ };
 
 /// Node 0 is the primary if `primary`, the nodes of `replicas` are eligible, of three in all.
 pub(super) fn view(primary: bool, replicas: &[u16]) -> View {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(2).unwrap();
     let node = |id: u16| NodeView {
         id: NodeId(id),
         name: format!("n{id}").into(),
@@ -111,7 +111,8 @@ fn the_better_of_two_choices_is_taken() {
     };
     assert_eq!(choose(None, [0, 1]), read(2), "equal: the second");
     assert_eq!(choose(Some(1), [1, 1]), read(1), "equal: the one it read from last");
-    let _busy = [view.nodes[2].load.begin(), view.nodes[2].load.begin()];
+    let begin = || view.nodes[2].load.begin(WorkerId(0), Instant::now());
+    let _busy = [begin(), begin()];
     assert_eq!(choose(None, [0, 1]), read(1));
     assert_eq!(choose(Some(2), [0, 1]), read(1), "it does not stay where it is crowded");
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
@@ -42,14 +42,13 @@ impl Buffers {
         }
     }
 
-    /// Appends what the stream has to `buffer`, lending it memory when there is something to read. Ready(0): the end.
+    /// Appends what the stream has to `buffer`, lending it memory only if there is something to read. Ready(0): the end.
     pub fn poll_fill(
         &self,
         stream: &mut Stream,
         buffer: &mut BytesMut,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        ready!(stream.poll_readable(cx))?;
         if buffer.capacity() == 0 {
             *buffer = self.lend();
         } else if buffer.len() == buffer.capacity() {

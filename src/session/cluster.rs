@@ -2,43 +2,47 @@
 
 use std::sync::Arc;
 
-use prometheus::IntCounter;
 use tokio::sync::Semaphore;
 
 use crate::config;
 use crate::error::{Error, Result};
+use crate::metrics::MAX_REASONS;
 use crate::pool::set::Pools;
 use crate::route::Reason;
-use crate::topology::{FactsStore, Topology};
+use crate::topology::{FactsStore, NodeLoad, Topology};
 use crate::types::NodeId;
 
 #[derive(Debug)]
 pub struct Cluster {
+    /// Among all clusters.
+    pub index: usize,
     pub config: config::Cluster,
     pub topology: Arc<Topology>,
     pub pools: Pools,
     pub facts: FactsStore,
     /// Places on the primary for reads that belong on replicas; `None`: as many as there are.
     pub spill: Option<Arc<Semaphore>>,
-    /// By node and reason.
-    routed: Box<[[IntCounter; Reason::ALL.len()]]>,
+    /// By node.
+    loads: Box<[Arc<NodeLoad>]>,
 }
+
+const _: () = assert!(Reason::ALL.len() <= MAX_REASONS, "all reasons are counted");
 
 impl Cluster {
     pub fn new(
+        index: usize,
         config: config::Cluster,
         routing: &config::Routing,
         topology: Arc<Topology>,
         pools: Pools,
         facts: FactsStore,
     ) -> Self {
-        let view = topology.view();
-        let routed =
-            view.nodes.iter().map(|node| Reason::ALL.map(|reason| node.load.metrics().routed(reason.as_str())));
-        let routed = routed.collect();
+        let loads: Box<[_]> = topology.view().nodes.iter().map(|node| Arc::clone(&node.load)).collect();
+        let reasons = Reason::ALL.map(Reason::as_str);
+        loads.iter().for_each(|load| load.metrics().name_reasons(&reasons));
         let places = Some(routing.max_spilled_reads).filter(|&places| places > 0);
         let spill = places.map(|places| Arc::new(Semaphore::new(places)));
-        Self { config, topology, pools, facts, spill, routed }
+        Self { index, config, topology, pools, facts, spill, loads }
     }
 
     /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.
@@ -56,7 +60,8 @@ impl Cluster {
         }
     }
 
-    pub fn count_routed(&self, node: NodeId, reason: Reason) {
-        self.routed[node.index()][reason as usize].inc();
+    /// How busy a node is, and what is counted of it.
+    pub fn load(&self, node: NodeId) -> &NodeLoad {
+        &self.loads[node.index()]
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 
 use super::batch::{Bounds, check};
 use super::buffers::Buffers;
+use super::cluster::Cluster;
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use crate::backend::prepared::{Statement, Statements};
 use crate::error::{Error, Result};
 use crate::sql::Class;
-use crate::topology::Topology;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
 use crate::wire::frontend::{SYNC, Target, is_well_formed, tag};
 
@@ -85,7 +85,7 @@ pub struct Exchange<'a> {
     pub out: &'a mut Outbound,
     pub relay: &'a mut Relay,
     pub watch: Watch,
-    pub topology: &'a Topology,
+    pub cluster: &'a Cluster,
     pub feed: Feed,
     /// In an open batch there is no way to prove one.
     pub unproven: Option<Arc<Statement>>,
@@ -161,7 +161,7 @@ impl Exchange<'_> {
     /// The node has stopped answering probes, and another one can give the answer. The worker wakes its sessions when
     /// a node becomes unreachable.
     fn waits_in_vain(&self) -> bool {
-        self.watch.may_rerun() && self.topology.view().is_unreachable(self.held.node)
+        self.watch.may_rerun() && self.classify.worker.view(self.cluster).is_unreachable(self.held.node)
     }
 
     fn is_settled(&self) -> bool {

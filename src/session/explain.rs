@@ -107,7 +107,7 @@ impl Session {
             asked: asks,
             held: self.held.as_ref().map(|held| held.node),
         };
-        rows.extend(explain(&request, &circumstances, &self.cluster.topology.view(), now));
+        rows.extend(explain(&request, &circumstances, &self.view(), now));
         Ok(rows)
     }
 

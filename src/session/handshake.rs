@@ -1,5 +1,6 @@
 //! From a new connection to a session: TLS, cancel requests, start-up, login, and what a client is told then.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -346,6 +347,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             last_replica: None,
+            now: Cell::new(Instant::now()),
             settled_at: Instant::now(),
             chose_at: worker.now(),
             in_transaction: None,

@@ -78,7 +78,7 @@ enum Try {
 impl Session {
     /// Runs a batch. The inner error is one that the client is told and that the session survives; nothing was sent
     /// then.
-    pub(super) async fn lead(&mut self, task: Task) -> Result<Result<()>, Ended> {
+    pub(super) async fn lead(&mut self, mut task: Task) -> Result<Result<()>, Ended> {
         let mut tried = Tried::default();
         let mut quest = match self.check_wishes(&task.survey).and_then(|()| self.quest(&task.survey)) {
             Ok(quest) => quest,
@@ -105,7 +105,7 @@ impl Session {
                 Ok(None) => continue,
                 Err(error) => return Ok(Err(error)),
             };
-            match self.try_once(&task, reason, &mut tried, &mut quest).await? {
+            match self.try_once(&mut task, reason, &mut tried, &mut quest).await? {
                 Ok(Try::Done) => return Ok(Ok(())),
                 Ok(Try::Again) => {}
                 Err(error) => return Ok(Err(error)),
@@ -175,7 +175,7 @@ impl Session {
 
     pub(super) fn route(&mut self, survey: &Survey, tried: Tried, quest: &Quest) -> Route {
         let (request, now) = self.request(survey, tried, quest);
-        route(&request, &self.cluster.topology.view(), now, |below| fastrand::usize(..below))
+        route(&request, &self.view(), now, |below| fastrand::usize(..below))
     }
 
     /// What the route is decided by, and when.
@@ -186,7 +186,7 @@ impl Session {
         let settings = &self.worker.shared.config.routing;
         let serializable = self.settings.is_serializable();
         let needs = self.needs(quest);
-        let now = if needs.is_nothing() { self.worker.now() } else { Instant::now() };
+        let now = self.now.get();
         let request = Request {
             class: if serializable || self.catalog_is_unsure() { Class::Write } else { survey.class },
             hint: survey.hint,
@@ -225,7 +225,7 @@ impl Session {
     fn refusal(&self, refusal: Refusal, quest: &Quest) -> Error {
         let cluster = &self.cluster.config.name;
         let (message, hint) = match refusal {
-            Refusal::Behind => return self.unmet(&self.cluster.topology.view(), &self.needs(quest), quest),
+            Refusal::Behind => return self.unmet(&self.view(), &self.needs(quest), quest),
             Refusal::NoPrimary => (
                 format!("cluster {cluster:?} has no primary to write to"),
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",
@@ -302,7 +302,7 @@ impl Session {
     /// Waits for a server to be connected or to become free.
     async fn obtain_slowly(&mut self, node: NodeId, attempt: Attempt<Server>) -> Result<Lease<Server>> {
         // Who waits is load too: without it a long queue would look like a quiet node.
-        let _queued = self.cluster.topology.view().nodes[node.index()].load.begin();
+        let _queued = self.cluster.load(node).begin(self.worker.id, Instant::now());
         let slot = &self.registration.slot;
         slot.waits();
         let leased = tokio::select! {
@@ -310,6 +310,7 @@ impl Session {
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
+        self.now.set(Instant::now());
         leased.inspect_err(|error| {
             // The node is not there, or says that it is starting or ending; other refusals say nothing against it.
             if error.sqlstate().starts_with("08") || error.sqlstate().starts_with("57P") {
@@ -321,7 +322,7 @@ impl Session {
     /// One try on the server that is held.
     async fn try_once(
         &mut self,
-        task: &Task,
+        task: &mut Task,
         reason: Reason,
         tried: &mut Tried,
         quest: &mut Quest,
@@ -349,7 +350,6 @@ impl Session {
                 return Ok(Err(error));
             }
         };
-        let mut survey = task.survey.clone();
         let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
         let reruns = Reruns {
             elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
@@ -360,18 +360,18 @@ impl Session {
         watch.guard = self.held.as_mut().and_then(|held| held.guard.take()).map(|floor| Guard { floor, found: None });
         let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
         watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
-        let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut survey).await;
+        let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut task.survey).await;
         match outcome {
             Outcome::Settled => {
-                self.note_answered(&survey, &watch);
+                self.note_answered(&task.survey, &watch);
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
                 self.client.input.advance(cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
-                if self.is_unsettled(&survey, &watch, reason) {
-                    Box::pin(self.settle(&survey, &mut watch)).await?;
+                if self.is_unsettled(&task.survey, &watch, reason) {
+                    Box::pin(self.settle(&task.survey, &mut watch)).await?;
                 }
                 Ok(Ok(Try::Done))
             }
@@ -381,7 +381,7 @@ impl Session {
                     self.retire_statements(task.bytes, true);
                 }
                 quest.guard_failed |= watch.refused() == Some(Cause::Behind);
-                self.learn_from_refusal(&survey, &watch, tried, matches!(outcome, Outcome::Unwanted));
+                self.learn_from_refusal(&task.survey, &watch, tried, matches!(outcome, Outcome::Unwanted));
                 Ok(Ok(Try::Again))
             }
             Outcome::ServerLost(error) => Err(self.server_lost(&watch, error)),

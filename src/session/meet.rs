@@ -37,11 +37,11 @@ pub(super) struct Quest {
 }
 
 impl Quest {
-    pub(super) fn new(consistency: Consistency, after: Option<Position>) -> Self {
+    pub(super) fn new(consistency: Consistency, after: Option<Position>, arrived: Instant) -> Self {
         Self {
             consistency,
             after,
-            arrived: Instant::now(),
+            arrived,
             asked: None,
             not_own: false,
             guard_failed: false,
@@ -117,9 +117,9 @@ impl Session {
         Ok(match wishes {
             Some(Wishes { begun, raised }) => {
                 let promised = begun.overrides.over(promised);
-                Quest::new(hints.overrides.over(promised), hints.after).raised(raised)
+                Quest::new(hints.overrides.over(promised), hints.after, self.now.get()).raised(raised)
             }
-            None => Quest::new(hints.overrides.over(promised), hints.after),
+            None => Quest::new(hints.overrides.over(promised), hints.after, self.now.get()),
         })
     }
 
@@ -149,7 +149,7 @@ impl Session {
     /// it chose, it is to choose again, now and then until the load is spread. Gives that other one.
     pub(super) fn may_move(&mut self) -> Option<NodeId> {
         let Some(Seen::Replica { node, .. }) = self.causality.seen() else { return None };
-        let view = self.cluster.topology.view();
+        let view = self.view();
         let others = view.eligible().filter(|other| other.id != node);
         let newest = others.max_by_key(|other| other.serves_since)?;
         let come = newest.serves_since.filter(|come| *come > self.settled_at)?;
@@ -202,7 +202,7 @@ impl Session {
                 }
             }
             Route::Wait(position) => {
-                let view = self.cluster.topology.view().clone();
+                let view = self.view().clone();
                 let nodes: Vec<NodeId> = view.eligible().map(|node| node.id).collect();
                 // What the polls find may show that it is in vain.
                 let until = deadline.min(tokio::time::Instant::now() + RECONSIDERED);
@@ -229,6 +229,7 @@ impl Session {
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();
+        self.now.set(Instant::now());
         done
     }
 
@@ -272,7 +273,7 @@ impl Session {
     /// # Errors
     /// What the session has seen may be lost.
     pub(super) fn fit(&mut self, proof: Proof, node: NodeId, connected_at: Instant, quest: &mut Quest) -> Result<Fit> {
-        let view = self.cluster.topology.view();
+        let view = self.view();
         match proof {
             Proof::Needless => {
                 let sampled_at = view.node(node).and_then(|node| node.sampled_at);
@@ -320,7 +321,7 @@ impl Session {
         // It cannot go elsewhere, and what it could have instead is an error.
         quest.consistency.causal_wait = quest.consistency.causal_wait.max(UNMOVABLE_WAIT);
         loop {
-            let view = self.cluster.topology.view().clone();
+            let view = self.view().clone();
             let needs = self.needs(quest);
             let now = Instant::now();
             let standing = view.node(node).map(|node| needs.standing(node, &view.history, now));
@@ -342,8 +343,8 @@ impl Session {
     /// Notes whose state the client has seen with a batch that has been answered.
     pub(super) fn note_seen(&mut self) {
         let Some(held) = &self.held else { return };
-        let now = Instant::now();
-        let timeline = self.cluster.topology.view().epoch.map_or(0, |epoch| epoch.timeline);
+        let now = self.now.get();
+        let timeline = self.view().epoch.map_or(0, |epoch| epoch.timeline);
         if held.on_replica {
             self.causality.read_on_replica(held.node, timeline, held.proven, now);
         } else {
@@ -355,7 +356,7 @@ impl Session {
     /// What the session has seen must be in the history of the primary that is accepted now, and what tokens name, too.
     /// It is said once if it is not, or if nobody can know.
     pub(super) fn check_history(&mut self, class: Class, quest: &Quest) -> Result<()> {
-        let view = self.cluster.topology.view();
+        let view = self.view();
         let Some(epoch) = view.epoch else { return Ok(()) };
         let timeline = self.causality.timeline();
         let promised = quest.consistency.level >= Level::Session;
@@ -399,7 +400,7 @@ impl Session {
     /// The position is not in the history of the primary of `timeline`, which is accepted now.
     fn check_position(&self, position: Position, timeline: u32) -> Result<()> {
         let Position { lsn, timeline: its, .. } = position;
-        match self.cluster.topology.view().history.holds(position) {
+        match self.view().history.holds(position) {
             Holds::Yes => Ok(()),
             Holds::Future => {
                 let message = format!(

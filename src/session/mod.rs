@@ -34,6 +34,7 @@ mod wait;
 mod watch;
 pub mod worker;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -65,7 +66,7 @@ use crate::net::stream::Stream;
 use crate::pool::Lease;
 use crate::pool::set::PoolSet;
 use crate::sql::{self, Classified};
-use crate::topology::Facts;
+use crate::topology::{Facts, ViewHere};
 use crate::types::{Lsn, NodeId, PoolMode};
 use crate::wire::backend::{CLOSE_COMPLETE, Severity, TransactionStatus, put_command_complete, put_error, put_ready};
 use crate::wire::frame::{HEADER_BYTES, header};
@@ -155,6 +156,8 @@ struct Session {
     bounds: Bounds,
     mode: PoolMode,
     settings: Settings,
+    /// When something that it waited for last came: a batch, a server, an answer. One look at the clock serves many.
+    now: Cell<Instant>,
     client: Client,
     collector: Collector,
     statements: ClientStatements,
@@ -204,6 +207,7 @@ impl Session {
 
     async fn step(&mut self) -> Result<(), Ended> {
         let Arrival { bytes, end } = self.next_arrival().await?;
+        self.now.set(Instant::now());
         if self.skip_to_sync { self.skip(bytes, end).await } else { self.serve(bytes, end).await }
     }
 
@@ -306,6 +310,10 @@ impl Session {
         let mut answer = Vec::new();
         put_ready(&mut answer, self.status());
         self.tell(&answer).await
+    }
+
+    fn view(&self) -> Rc<ViewHere> {
+        self.worker.view(&self.cluster)
     }
 
     fn status(&self) -> TransactionStatus {

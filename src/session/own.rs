@@ -232,7 +232,7 @@ impl Session {
             Assigned::Value(OwnValue::After(after)) => after,
             _ => None,
         });
-        let view = self.cluster.topology.view();
+        let view = self.view();
         for position in own.hints.after.into_iter().chain(set) {
             if view.history.holds(position) == Holds::OtherSystem {
                 return Err(foreign(&self.cluster.config.name));

@@ -214,7 +214,7 @@ impl Link {
             let shown = ready!(self.client.stream.poll_write(cx, &self.server.input[..self.showable]))?;
             self.server.input.advance(shown);
             self.showable -= shown;
-            self.worker.shared.metrics.client_sent_bytes.inc_by(shown as u64);
+            self.worker.shared.metrics.client_bytes.of(self.worker.id).sent.add(shown as u64);
         }
         ready!(self.client.stream.poll_flush(cx))?;
         self.worker.server_buffers.take_back(&mut self.server.input);
@@ -227,15 +227,13 @@ impl Link {
         if bytes == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
-        let view = self.cluster.topology.view();
-        view.nodes[self.server.node.index()].load.metrics().received_bytes.inc_by(bytes as u64);
+        self.cluster.load(self.server.node).lane(self.worker.id).received_bytes.add(bytes as u64);
         Poll::Ready(Ok(()))
     }
 
     fn count_sent(&self, bytes: usize) {
-        let view = self.cluster.topology.view();
-        view.nodes[self.server.node.index()].load.metrics().sent_bytes.inc_by(bytes as u64);
-        self.worker.shared.metrics.client_received_bytes.inc_by(bytes as u64);
+        self.cluster.load(self.server.node).lane(self.worker.id).sent_bytes.add(bytes as u64);
+        self.worker.shared.metrics.client_bytes.of(self.worker.id).received.add(bytes as u64);
     }
 
     /// Tells the client why, when the frame under way is with it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
@@ -130,8 +131,7 @@ impl Session {
         if !watch.is_asking() {
             self.registration.slot.runs(held.lease.cancel_target());
         }
-        let view = self.cluster.topology.view();
-        let in_flight = view.nodes[held.node.index()].load.begin();
+        let in_flight = self.cluster.load(held.node).begin(self.worker.id, self.now.get());
         let mut exchange = Exchange {
             bounds: self.bounds,
             client_buffers: &self.worker.client_buffers,
@@ -151,13 +151,14 @@ impl Session {
             watch,
             unproven: None,
             respite: None,
-            topology: &self.cluster.topology,
+            cluster: &self.cluster,
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
         let (watch, cursor) = (exchange.watch, exchange.feed.cursor);
+        self.now.set(Instant::now());
         if matches!(outcome, Outcome::Settled) {
-            in_flight.answered();
+            in_flight.answered(self.now.get());
         }
         (outcome, watch, cursor)
     }
@@ -308,14 +309,13 @@ impl Session {
 
     fn count(&mut self, watch: &Watch, reason: Reason) {
         let Some(held) = &self.held else { return };
-        let view = self.cluster.topology.view();
-        let metrics = view.nodes[held.node.index()].load.metrics();
-        self.cluster.count_routed(held.node, reason);
-        metrics.received_bytes.inc_by(watch.received_bytes);
-        metrics.sent_bytes.inc_by(self.out.take_sent_bytes());
-        let metrics = &self.worker.shared.metrics;
-        metrics.client_sent_bytes.inc_by(self.relay.take_shown_bytes());
-        metrics.client_received_bytes.inc_by(std::mem::take(&mut self.client.received_bytes));
+        let lane = self.cluster.load(held.node).lane(self.worker.id);
+        lane.routed[reason as usize].add(1);
+        lane.received_bytes.add(watch.received_bytes);
+        lane.sent_bytes.add(self.out.take_sent_bytes());
+        let bytes = self.worker.shared.metrics.client_bytes.of(self.worker.id);
+        bytes.sent.add(self.relay.take_shown_bytes());
+        bytes.received.add(std::mem::take(&mut self.client.received_bytes));
         if let Some(sqlstate) = watch.error {
             self.worker.shared.metrics.error(Origin::Node, &String::from_utf8_lossy(&sqlstate));
         }
@@ -357,7 +357,7 @@ impl Session {
         if server.tainted || server.status != TransactionStatus::Idle {
             tokio::task::spawn_local(async move {
                 match held.lease.clean().await {
-                    Ok(()) => held.lease.release(std::time::Instant::now()),
+                    Ok(()) => held.lease.release(Instant::now()),
                     Err(error) => {
                         tracing::debug!(%error, "a server could not be cleaned and is closed");
                         held.lease.close(Close::Unclean);

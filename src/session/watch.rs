@@ -82,7 +82,7 @@ pub struct Watch {
     /// What it said, when that was no answer to anything.
     pub farewell: Option<Error>,
     /// The batch is a question of ours.
-    asked: Option<Asked>,
+    asked: Option<Box<Asked>>,
     pub changes: Changes,
     /// Before the client goes on it must hear of parameters that the batch alone does not tell.
     pub withholds_ready: bool,
@@ -115,7 +115,7 @@ impl Watch {
     pub fn asking(on_replica: bool) -> Self {
         let answer = if on_replica { Answer::HeldBack } else { Answer::Shown };
         let reruns = Reruns { elsewhere: on_replica, anew: false };
-        Self { asked: Some(Asked::default()), answer, reruns, ..Self::default() }
+        Self { asked: Some(Box::default()), answer, reruns, ..Self::default() }
     }
 
     pub fn is_asking(&self) -> bool {
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     pub fn take_asked(&mut self) -> Asked {
-        self.asked.take().unwrap_or_default()
+        self.asked.take().map(|asked| *asked).unwrap_or_default()
     }
 
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
 use crate::sql::{Classifier, Stats};
+use crate::topology::{Follower, ViewHere};
 use crate::types::WorkerId;
 
 /// What the whole process shares.
@@ -63,6 +64,8 @@ pub struct Worker {
     pub server_buffers: Buffers,
     /// The time as of the last tick: good enough for idle times, and free.
     now: Cell<Instant>,
+    /// By cluster.
+    views: Box<[Follower]>,
     draining: Cell<bool>,
     seats: RefCell<Vec<Rc<Seat>>>,
     seat_left: Notify,
@@ -92,6 +95,7 @@ const SERVER_BUFFER_BYTES: usize = 64 << 10;
 impl Worker {
     pub fn new(id: WorkerId, shared: Arc<Shared>) -> Self {
         let classifier = Classifier::new(shared.config.limits.memo_bytes);
+        let views = shared.clusters.iter().map(|cluster| cluster.topology.follow()).collect();
         Self {
             id,
             shared,
@@ -99,6 +103,7 @@ impl Worker {
             client_buffers: Buffers::new(CLIENT_BUFFER_BYTES),
             server_buffers: Buffers::new(SERVER_BUFFER_BYTES),
             now: Cell::new(Instant::now()),
+            views,
             draining: Cell::new(false),
             seats: RefCell::default(),
             seat_left: Notify::new(),
@@ -108,6 +113,11 @@ impl Worker {
 
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// What is known of the cluster's nodes now.
+    pub fn view(&self, cluster: &Cluster) -> Rc<ViewHere> {
+        self.views[cluster.index].view()
     }
 
     pub fn is_draining(&self) -> bool {

@@ -12,6 +12,7 @@
 mod catalog;
 mod control;
 mod facts;
+mod follower;
 mod history;
 mod load;
 mod nudge;
@@ -37,6 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use facts::{Facts, FactsStore, Loaded};
+pub use follower::{Follower, ViewHere};
 pub use history::{Fork, History, Holds};
 pub use load::{InFlight, NodeLoad};
 pub use oracle::PositionError;
@@ -105,6 +107,11 @@ impl Topology {
     /// The view as it is now. Cheap: no lock, no wait.
     pub fn view(&self) -> Guard<Arc<View>> {
         self.state.view.load()
+    }
+
+    /// For a thread that looks at every query.
+    pub fn follow(&self) -> Follower {
+        Follower::new(Arc::clone(&self.state.view))
     }
 
     /// Waits until a view satisfies `wanted`, and returns it. Cancel safe.
@@ -198,7 +205,7 @@ impl Topology {
 struct Shared {
     cluster: String,
     tracker: Mutex<Tracker>,
-    view: ArcSwap<View>,
+    view: Arc<ArcSwap<View>>,
     published: watch::Sender<()>,
     /// By node: probe now.
     wake: Box<[Notify]>,
@@ -234,7 +241,7 @@ impl Shared {
         Self {
             cluster: cluster.name.clone(),
             tracker: Mutex::new(tracker),
-            view: ArcSwap::from_pointee(view),
+            view: Arc::new(ArcSwap::from_pointee(view)),
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
             oracle: Oracle::default(),

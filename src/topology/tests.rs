@@ -48,7 +48,7 @@ fn start(cluster: &Cluster, metrics: &Arc<Metrics>) -> Arc<Topology> {
 
 #[tokio::test]
 async fn a_view_is_there_at_once_and_tells_of_a_node_that_refuses() {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(2).unwrap();
     let topology = start(&cluster(), &metrics);
     let first = topology.view().nodes[0].eligible;
     assert!(matches!(first, Err(Ineligible::NotProbed | Ineligible::Unreachable)), "{first:?}");
@@ -62,7 +62,7 @@ async fn a_view_is_there_at_once_and_tells_of_a_node_that_refuses() {
 
 #[tokio::test]
 async fn a_reported_failure_is_in_the_view_before_the_report_returns() {
-    let topology = start(&cluster(), &Metrics::new().unwrap());
+    let topology = start(&cluster(), &Metrics::new(2).unwrap());
     // The tasks run on this thread, so nothing has been probed yet.
     assert_eq!(topology.view().nodes[0].eligible, Err(Ineligible::NotProbed));
     topology.report_failure(NodeId(0));
@@ -74,7 +74,7 @@ async fn a_reported_failure_is_in_the_view_before_the_report_returns() {
 async fn a_root_certificate_that_is_not_there_stops_the_start() {
     let mut cluster = cluster();
     cluster.server_tls = ServerTls { mode: SslMode::VerifyFull, root_cert_file: Some("/nonexistent/ca.pem".into()) };
-    let error = Topology::start(&cluster, &probe(), &routing(), &Metrics::new().unwrap(), &Handle::current());
+    let error = Topology::start(&cluster, &probe(), &routing(), &Metrics::new(2).unwrap(), &Handle::current());
     let error = error.unwrap_err().to_string();
     assert!(error.contains("/nonexistent/ca.pem"), "{error}");
 }
@@ -86,7 +86,7 @@ fn store(cluster: &Cluster, topology: &Arc<Topology>) -> FactsStore {
 #[tokio::test]
 async fn sessions_of_one_database_share_its_facts_and_nothing_is_known_at_first() {
     let cluster = cluster();
-    let topology = start(&cluster, &Metrics::new().unwrap());
+    let topology = start(&cluster, &Metrics::new(2).unwrap());
     let store = store(&cluster, &topology);
     let (one, two, other) = (store.facts("shop"), store.facts("shop"), store.facts("other"));
     assert!(Arc::ptr_eq(&one, &two));
@@ -97,7 +97,7 @@ async fn sessions_of_one_database_share_its_facts_and_nothing_is_known_at_first(
 #[tokio::test]
 async fn the_number_of_databases_is_bounded_and_beyond_it_nothing_is_known() {
     let cluster = cluster();
-    let topology = start(&cluster, &Metrics::new().unwrap());
+    let topology = start(&cluster, &Metrics::new(2).unwrap());
     let store = store(&cluster, &topology);
     for index in 0..facts::MAX_DATABASES {
         store.facts(&format!("db{index}"));

@@ -41,7 +41,7 @@ fn show(view: &View) -> String {
 }
 
 fn tracker(nodes: usize) -> Tracker {
-    let metrics = Metrics::new().unwrap();
+    let metrics = Metrics::new(2).unwrap();
     let nodes = ["a", "b", "c"]
         .into_iter()
         .take(nodes)

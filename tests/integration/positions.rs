@@ -47,7 +47,7 @@ impl Watched {
         let replicas: Vec<String> = cluster.replicas().iter().map(|node| url(node.port())).collect();
         let config = config::from_urls(&url(cluster.primary().port()), &replicas, None, None).unwrap();
         let probe = config::Probe { interval, timeout: Duration::from_secs(1), ..config.probe };
-        let metrics = Metrics::new().unwrap();
+        let metrics = Metrics::new(2).unwrap();
         let cluster = &config.clusters[0];
         let topology = Topology::start(cluster, &probe, &config.routing, &metrics, control_plane.handle()).unwrap();
         let watched = Self { topology, metrics, _control_plane: control_plane };
