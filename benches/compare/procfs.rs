@@ -1,0 +1,59 @@
+//! What the kernel counts for processes: CPU, context switches, memory (proc(5)).
+
+use std::fs;
+
+/// `_SC_CLK_TCK`, which Linux shows as 100 to all programs.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Seconds that these processes have run, in user and kernel mode, with the children that they have waited for.
+pub fn cpu_seconds(pids: &[u32]) -> f64 {
+    let ticks = |&pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything. utime is the 14th field, cstime the 17th.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(4);
+        fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>()
+    };
+    pids.iter().map(ticks).sum::<f64>() / TICKS_PER_SECOND
+}
+
+/// How often the threads of these processes have gone to sleep.
+pub fn voluntary_switches(pids: &[u32]) -> f64 {
+    let of_process = |&pid: &u32| {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
+        let status = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+        status.filter_map(|status| field(&status, "voluntary_ctxt_switches:")).sum::<f64>()
+    };
+    pids.iter().map(of_process).sum()
+}
+
+/// Proportional set size in KB: a page that processes share counts once.
+pub fn pss_kb(pids: &[u32]) -> f64 {
+    let of_process = |pid: &u32| field(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, "Pss:");
+    pids.iter().filter_map(of_process).sum()
+}
+
+/// The process, its children and theirs.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = pids.get(next) {
+        next += 1;
+        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            pids.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    pids
+}
+
+/// The machine's processor, as the kernel names it.
+pub fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned())
+}
+
+fn field(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
