@@ -13,8 +13,9 @@ use crate::procfs;
 /// Rows of the table `rows`, and of a result that is all of it.
 pub const ROWS: u32 = 1_000_000;
 
-/// Each client of pgpool-II and of a relay is a connection; statements are not logged, as nobody does in earnest.
+/// Statements are not logged, as nobody does in earnest. With four addresses two replicas can stand for eight.
 const SETTINGS: &str = "log_statement = 'none'\n\
+     listen_addresses = '127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4'\n\
      shared_buffers = '128MB'\n\
      max_wal_size = '4GB'\n\
      checkpoint_timeout = '30min'\n\
@@ -32,6 +33,7 @@ pub struct Stage {
 impl Stage {
     /// Starts the nodes and fills pgbench's tables, scale 10.
     pub fn build() -> Result<Self> {
+        // A client of a relay is a connection, and so is one of pgpool-II, which keeps it, too.
         let options =
             ClusterOptions { max_connections: 600, extra_conf: SETTINGS.to_owned(), ..ClusterOptions::default() };
         let stage = Self {
@@ -68,6 +70,12 @@ impl Stage {
         )?;
         self.cluster.primary().sql(self.app.database, "VACUUM ANALYZE rows")?;
         Ok(self.cluster.catch_up()?)
+    }
+
+    /// What the nodes hold of `app`'s password.
+    pub fn verifier(&self) -> Result<String> {
+        let question = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{}'", self.app.user);
+        Ok(self.cluster.primary().sql("postgres", &question)?)
     }
 
     /// A client program that logs in as `app` where its arguments don't say otherwise.

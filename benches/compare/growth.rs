@@ -183,7 +183,7 @@ async fn send_until(end: Instant, client: &mut Client, work: &Work) -> Result<f6
 }
 
 fn print(run: &Run, title: &str, labels: &[String]) {
-    let mut table = Table::new(&["", "CPU s/10k", "x the first", "each round", "queries/s"]);
+    let mut table = Table::new(&["", "CPU s/10k", "× the first", "each round", "queries/s"]);
     let median = |label: &str, name| run.figures.median(label, OURS, name);
     let first = labels.first().and_then(|label| median(label, "cpu"));
     for label in labels {

@@ -137,6 +137,9 @@ fn introduce(options: &Options, stage: &Stage) -> Result<()> {
     for version in options.peers.iter().filter_map(|kind| kind.version()) {
         println!("  {version}");
     }
-    println!("{} rounds of {} s, in turn; medians, and in parentheses each round.", options.rounds, options.secs);
+    println!(
+        "Rounds: {}, in turn, {} s for each run. Medians; in parentheses each round.",
+        options.rounds, options.secs
+    );
     Ok(())
 }

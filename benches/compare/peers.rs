@@ -130,7 +130,7 @@ impl Peer {
         let (port, metrics) = (free_port()?, free_port()?);
         let (files, arguments) = match kind {
             Kind::Haproxy => settings::haproxy(stage, port),
-            Kind::Pgbouncer => settings::pgbouncer(stage, port, pgbouncer_minor() >= 21),
+            Kind::Pgbouncer => settings::pgbouncer(stage, port, pgbouncer_minor() >= 21)?,
             Kind::Pgpool => settings::pgpool(stage, port, place, shape.clients),
             Kind::Causeway | Kind::Direct => settings::causeway(stage, port, metrics, shape.replicas),
         };

@@ -61,8 +61,8 @@ pub fn draw(title: &str, note: &str, groups: &[Group]) -> String {
 
 fn draw_bar(body: &mut String, bar: &Bar, y: f64, most: f64) {
     let length = (bar.value / most * LONGEST).max(1.0);
-    let (bar_class, text_class) = if bar.ours { ("bar ours", "own") } else { ("bar", "") };
-    let ratio = bar.ratio.map(|ratio| format!(" · {ratio:.2}x")).unwrap_or_default();
+    let (bar_class, text_class) = if bar.ours { ("ours", "own") } else { ("bar", "name") };
+    let ratio = bar.ratio.map(|ratio| format!(" · {ratio:.2}×")).unwrap_or_default();
     let middle = y + 13.5;
     let _ = writeln!(
         body,

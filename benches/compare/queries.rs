@@ -81,11 +81,11 @@ fn print(run: &Run, peers: &[Peer], workload: &str) {
         "added",
         "p99 ms",
         "CPU s/10k",
-        "x PgBouncer",
-        "x HAProxy",
+        "× PgBouncer",
+        "× HAProxy",
         "PostgreSQL CPU s/10k",
         "switches/query",
-        "tps x PgBouncer",
+        "tps × PgBouncer",
     ]);
     for peer in peers {
         let name = peer.kind.name();
@@ -124,7 +124,7 @@ pub fn picture(run: &Run) -> String {
     let groups: Vec<_> = WORKLOADS.into_iter().map(group).collect();
     picture::draw(
         &format!("CPU seconds of the proxy per 10,000 queries, {clients} clients"),
-        "less is better; x: times HAProxy's, which only relays; Causeway and pgpool-II split reads from writes",
+        "less is better; ×: to HAProxy, which only relays; Causeway and pgpool-II split reads from writes",
         &groups,
     )
 }

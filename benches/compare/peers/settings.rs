@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use causeway::app::demo::cluster::LocalNode;
+
+use crate::Result;
 use crate::cluster::Stage;
 
 /// Names and texts of files, and the arguments of the program, whose working directory holds them.
@@ -23,7 +26,9 @@ pub fn haproxy(stage: &Stage, port: u16) -> Settings {
     (vec![("haproxy.cfg", text)], vec!["-db", "-f", "haproxy.cfg"])
 }
 
-pub fn pgbouncer(stage: &Stage, port: u16, prepared: bool) -> Settings {
+/// With the role's SCRAM verifier, as it is recommended: of a plain password it would derive a new one at each login.
+/// What it needs to log in to the node, it learns from its clients' logins.
+pub fn pgbouncer(stage: &Stage, port: u16, prepared: bool) -> Result<Settings> {
     let text = format!(
         "[databases]\n\
          * = host=127.0.0.1 port={primary}\n\
@@ -43,13 +48,13 @@ pub fn pgbouncer(stage: &Stage, port: u16, prepared: bool) -> Settings {
         primary = stage.cluster.primary().port(),
         prepared = if prepared { "max_prepared_statements = 200\n" } else { "" },
     );
-    let users = format!("\"{}\" \"{}\"\n", stage.app.user, stage.app.password);
-    (vec![("pgbouncer.ini", text), ("users.txt", users)], vec!["pgbouncer.ini"])
+    let users = format!("\"{}\" \"{}\"\n", stage.app.user, stage.verifier()?);
+    Ok((vec![("pgbouncer.ini", text), ("users.txt", users)], vec!["pgbouncer.ini"]))
 }
 
 /// It has no pool of servers that clients share: each of its processes keeps one to each node.
 pub fn pgpool(stage: &Stage, port: u16, place: &Path, clients: usize) -> Settings {
-    let backend = |(number, node): (usize, &causeway::app::demo::cluster::LocalNode)| {
+    let backend = |(number, node): (usize, &LocalNode)| {
         let (weight, flag) = if number == 0 { (0, "|ALWAYS_PRIMARY") } else { (1, "") };
         format!(
             "backend_hostname{number} = '127.0.0.1'\n\
@@ -101,14 +106,17 @@ pub fn pgpool(stage: &Stage, port: u16, place: &Path, clients: usize) -> Setting
     (files, vec!["-n", "-f", "pgpool.conf", "-a", "pool_hba.conf", "-F", "pcp.conf"])
 }
 
-/// Splitting and session consistency are the defaults. The replicas take turns until there are `replicas`.
+/// Splitting and session consistency are the defaults. The replicas take turns until there are `replicas`, each time
+/// at the next address, as a node may be configured only once.
 pub fn causeway(stage: &Stage, port: u16, metrics: u16, replicas: usize) -> Settings {
-    let primary = std::iter::once(("primary".to_owned(), stage.cluster.primary().port()));
-    let stand_ins = stage.cluster.replicas().iter().cycle().take(replicas).enumerate();
-    let stand_ins = stand_ins.map(|(number, node)| (format!("replica{}", number + 1), node.port()));
-    let nodes = primary.chain(stand_ins).map(|(name, port)| {
-        format!("[[clusters.bench.nodes]]\nname = \"{name}\"\nhost = \"127.0.0.1\"\nport = {port}\n")
-    });
+    let node = |name: &str, host: usize, node: &LocalNode| {
+        let port = node.port();
+        format!("[[clusters.bench.nodes]]\nname = \"{name}\"\nhost = \"127.0.0.{host}\"\nport = {port}\n")
+    };
+    let real = stage.cluster.replicas();
+    let stand_ins = real.iter().cycle().take(replicas).enumerate();
+    let stand_ins = stand_ins.map(|(at, replica)| node(&format!("replica{}", at + 1), 1 + at / real.len(), replica));
+    let nodes: String = std::iter::once(node("primary", 1, stage.cluster.primary())).chain(stand_ins).collect();
     let text = format!(
         "workers = {WORKERS}\n\
          [[listeners]]\n\
@@ -127,7 +135,6 @@ pub fn causeway(stage: &Stage, port: u16, metrics: u16, replicas: usize) -> Sett
         control = stage.control.user,
         control_password = stage.control.password,
         control_database = stage.control.database,
-        nodes = nodes.collect::<String>(),
         app = stage.app.user,
         app_password = stage.app.password,
     );
