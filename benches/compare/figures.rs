@@ -20,9 +20,11 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// Values that are no numbers say that there is nothing: no proxy whose CPU it could be.
     pub fn add(&mut self, workload: &str, peer: &'static str, round: usize, values: &[(&'static str, f64)]) {
+        let values = values.iter().filter(|(_, value)| value.is_finite());
         let figure = |&(name, value)| Figure { workload: workload.to_owned(), peer, round, name, value };
-        self.figures.extend(values.iter().map(figure));
+        self.figures.extend(values.map(figure));
     }
 
     /// Says why there is nothing to add.

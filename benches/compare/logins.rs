@@ -34,7 +34,7 @@ pub fn measure(run: &mut Run) {
             name.to_owned(),
             number(median("logins_per_s"), 0),
             run.figures.each(WORKLOAD, name, "logins_per_s", 0),
-            number(median("cpu_ms").filter(|_| !peer.pids().is_empty()), 3),
+            number(median("cpu_ms"), 3),
             number(median("postgres_cpu_ms"), 3),
             number(median("client_cores"), 2),
         ]);

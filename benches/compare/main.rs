@@ -86,6 +86,8 @@ struct Run {
     runtime: Runtime,
     keys: Keys,
     figures: Figures,
+    /// What all was measured on.
+    machine: String,
 }
 
 fn main() -> ExitCode {
@@ -108,9 +110,9 @@ fn compare(options: Options) -> Result<()> {
     let (_, most_files) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most_files, most_files)?;
     let stage = Stage::build()?;
-    introduce(&options, &stage)?;
+    let machine = introduce(&options, &stage)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let mut run = Run { options, stage, runtime, keys: Keys::default(), figures: Figures::default() };
+    let mut run = Run { options, stage, runtime, keys: Keys::default(), figures: Figures::default(), machine };
     for section in run.options.only.clone() {
         match section {
             Section::Select => queries::measure(&mut run),
@@ -130,16 +132,20 @@ fn compare(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn introduce(options: &Options, stage: &Stage) -> Result<()> {
-    let cores = thread::available_parallelism()?;
+/// Says what is measured on, and gives the line that goes with every figure.
+fn introduce(options: &Options, stage: &Stage) -> Result<String> {
     let postgresql = stage.cluster.primary().sql("postgres", "SHOW server_version")?;
-    println!("{cores} cores of {}, PostgreSQL {postgresql}: a primary and two replicas.", procfs::processor());
+    let machine = format!(
+        "{} cores of {}, PostgreSQL {}; rounds: {}, each run {} s",
+        thread::available_parallelism()?,
+        procfs::processor(),
+        postgresql.split(' ').next().unwrap_or_default(),
+        options.rounds,
+        options.secs
+    );
+    println!("A primary and two replicas. {machine}; in turn; medians, and in parentheses each round.");
     for version in options.peers.iter().filter_map(|kind| kind.version()) {
         println!("  {version}");
     }
-    println!(
-        "Rounds: {}, in turn, {} s for each run. Medians; in parentheses each round.",
-        options.rounds, options.secs
-    );
-    Ok(())
+    Ok(machine)
 }

@@ -112,6 +112,8 @@ pub struct Peer {
     pub port: u16,
     process: Option<Child>,
     directory: Option<TempDir>,
+    /// Where Causeway's metrics are.
+    metrics: Option<u16>,
 }
 
 impl Peer {
@@ -121,7 +123,13 @@ impl Peer {
     /// It is not installed, or does not start: with what it logged.
     pub fn start(stage: &Stage, kind: Kind, shape: Shape) -> Result<Self> {
         if kind == Kind::Direct {
-            return Ok(Self { kind, port: stage.cluster.primary().port(), process: None, directory: None });
+            return Ok(Self {
+                kind,
+                port: stage.cluster.primary().port(),
+                process: None,
+                directory: None,
+                metrics: None,
+            });
         }
         let program = kind.program().ok_or("not installed")?;
         let directory = tempfile::Builder::new().prefix(kind.name()).tempdir_in(stage.directory())?;
@@ -145,14 +153,15 @@ impl Peer {
         let signal = kind.stop_signal().as_str().trim_start_matches("SIG");
         command.args(["-c", LAUNCH, signal]).arg(&program).args(arguments).current_dir(place);
         let process = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut peer = Self { kind, port, process: Some(process), directory: Some(directory) };
-        peer.await_ready(stage, metrics, shape.replicas)?;
+        let mut peer = Self { kind, port, process: Some(process), directory: Some(directory), metrics: None };
+        peer.metrics = (kind == Kind::Causeway).then_some(metrics);
+        peer.await_ready(stage, shape.replicas)?;
         Ok(peer)
     }
 
-    fn await_ready(&mut self, stage: &Stage, metrics: u16, replicas: usize) -> Result<()> {
+    fn await_ready(&mut self, stage: &Stage, replicas: usize) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
-        while !(answers(stage, self.port) && (self.kind != Kind::Causeway || eligible(metrics) == replicas)) {
+        while !(answers(stage, self.port) && (self.metrics.is_none() || self.eligible() == replicas)) {
             let ended = self.process.as_mut().is_some_and(|process| !matches!(process.try_wait(), Ok(None)));
             if ended || Instant::now() >= deadline {
                 let log = self.directory.as_ref().map(|directory| fs::read_to_string(directory.path().join("log")));
@@ -162,6 +171,32 @@ impl Peer {
             thread::sleep(POLL);
         }
         Ok(())
+    }
+
+    /// What Causeway says of itself; nothing of the others.
+    fn metrics_text(&self) -> Result<String> {
+        let Some(port) = self.metrics else { return Ok(String::new()) };
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// How many nodes may serve reads as replicas.
+    fn eligible(&self) -> usize {
+        let text = self.metrics_text().unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1")).count()
+    }
+
+    /// How many batches Causeway has sent to replicas, and how many to any node; zeros for the others.
+    pub fn routed(&self) -> [f64; 2] {
+        let text = self.metrics_text().unwrap_or_default();
+        let sum = |node: &str| {
+            let samples = text.lines().filter(|line| line.starts_with("causeway_routed_total{") && line.contains(node));
+            samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        };
+        [sum("node=\"replica"), sum("")]
     }
 
     /// The proxy's processes; none without a proxy.
@@ -198,19 +233,6 @@ fn answers(stage: &Stage, port: u16) -> bool {
     let mut psql = stage.client("psql", port);
     psql.args(["-XAtq", "-d", stage.app.database, "-c", "SELECT 1"]).stdout(Stdio::null()).stderr(Stdio::null());
     psql.status().is_ok_and(|status| status.success())
-}
-
-/// How many nodes may serve reads as replicas, by Causeway's own metrics.
-fn eligible(metrics: u16) -> usize {
-    let read = || -> Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, metrics))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = read().unwrap_or_default();
-    text.lines().filter(|line| line.starts_with("causeway_node_eligible{") && line.ends_with(" 1")).count()
 }
 
 /// Starts those that can be started, and says which can't.

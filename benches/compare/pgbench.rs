@@ -50,6 +50,8 @@ pub struct Outcome {
     pub postgres_cpu: f64,
     /// How often threads of the proxy go to sleep, per query.
     pub switches: f64,
+    /// What part of the batches Causeway sent to replicas, in percent; not a number for the others.
+    pub on_replicas: f64,
 }
 
 /// Runs `load` against `peer` for its time and one more second, in which nothing is counted.
@@ -104,6 +106,7 @@ pub fn run(stage: &Stage, peer: &Peer, load: Load) -> Result<Outcome> {
                 cpu: (end.proxy_cpu - begin.proxy_cpu) / queries * 1e4,
                 postgres_cpu: (end.postgres_cpu - begin.postgres_cpu) / queries * 1e4,
                 switches: (end.switches - begin.switches) / queries,
+                on_replicas: (end.routed[0] - begin.routed[0]) / (end.routed[1] - begin.routed[1]) * 100.0,
             })
         }
         _ => Err(complaint(&said).into()),
@@ -115,6 +118,7 @@ struct Counters {
     proxy_cpu: f64,
     postgres_cpu: f64,
     switches: f64,
+    routed: [f64; 2],
 }
 
 impl Counters {
@@ -125,6 +129,7 @@ impl Counters {
             proxy_cpu: procfs::cpu_seconds(&pids),
             postgres_cpu: procfs::cpu_seconds(&stage.postgres_pids()),
             switches: procfs::voluntary_switches(&pids),
+            routed: peer.routed(),
         }
     }
 }

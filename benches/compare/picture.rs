@@ -23,7 +23,8 @@ const LEFT: f64 = 110.0;
 const LONGEST: f64 = 560.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 23.0;
-const HEAD: f64 = 64.0;
+const HEAD: f64 = 42.0;
+const NOTE: f64 = 19.0;
 const GROUP_HEAD: f64 = 30.0;
 const GROUP_GAP: f64 = 12.0;
 
@@ -37,12 +38,16 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
      @media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.bar{fill:#59636e}.ours{fill:#4493f8}}";
 
 /// The names and titles are ours: nothing in them has to be escaped.
-pub fn draw(title: &str, note: &str, groups: &[Group]) -> String {
+pub fn draw(title: &str, notes: &[&str], groups: &[Group]) -> String {
     let most = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value).fold(0.0, f64::max);
     let mut body = String::new();
     let mut y = HEAD;
-    for group in groups.iter().filter(|group| !group.bars.is_empty()) {
+    for note in notes {
         // Writing to a string cannot fail.
+        let _ = writeln!(body, r#"<text class="note" x="0" y="{y}">{note}</text>"#);
+        y += NOTE;
+    }
+    for group in groups.iter().filter(|group| !group.bars.is_empty()) {
         let _ = writeln!(body, r#"<text class="group" x="0" y="{:.0}">{}</text>"#, y + 18.0, group.title);
         y += GROUP_HEAD;
         for bar in &group.bars {
@@ -54,7 +59,7 @@ pub fn draw(title: &str, note: &str, groups: &[Group]) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" height=\"{y}\" \
          role=\"img\" aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
-         <text class=\"title\" x=\"0\" y=\"20\">{title}</text>\n<text class=\"note\" x=\"0\" y=\"42\">{note}</text>\n\
+         <text class=\"title\" x=\"0\" y=\"20\">{title}</text>\n\
          {body}</svg>\n"
     )
 }

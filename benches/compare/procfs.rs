@@ -5,8 +5,12 @@ use std::fs;
 /// `_SC_CLK_TCK`, which Linux shows as 100 to all programs.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Seconds that these processes have run, in user and kernel mode, with the children that they have waited for.
+/// Seconds that these processes have run, in user and kernel mode, with the children that they have waited for. Not a
+/// number where there is no process.
 pub fn cpu_seconds(pids: &[u32]) -> f64 {
+    if pids.is_empty() {
+        return f64::NAN;
+    }
     let ticks = |&pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         // The name, in parentheses, may hold anything. utime is the 14th field, cstime the 17th.
@@ -16,8 +20,11 @@ pub fn cpu_seconds(pids: &[u32]) -> f64 {
     pids.iter().map(ticks).sum::<f64>() / TICKS_PER_SECOND
 }
 
-/// How often the threads of these processes have gone to sleep.
+/// How often the threads of these processes have gone to sleep. Not a number where there is no process.
 pub fn voluntary_switches(pids: &[u32]) -> f64 {
+    if pids.is_empty() {
+        return f64::NAN;
+    }
     let of_process = |&pid: &u32| {
         let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0.0 };
         let status = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());

@@ -61,11 +61,9 @@ fn measure_one(run: &mut Run, peer: &Peer, workload: (&str, Script, &'static str
                 ("cpu", outcome.cpu),
                 ("postgres_cpu", outcome.postgres_cpu),
                 ("switches", outcome.switches),
+                ("on_replicas", outcome.on_replicas),
             ];
-            // Without a proxy there is nothing that these two could be of.
-            let values =
-                values.iter().filter(|(name, _)| !peer.pids().is_empty() || !["cpu", "switches"].contains(name));
-            run.figures.add(&name, peer_name, round, &values.copied().collect::<Vec<_>>());
+            run.figures.add(&name, peer_name, round, &values);
             eprintln!("round {} {name}: {peer_name} {:.0} tps, {:.3} CPU s", round + 1, outcome.tps, outcome.cpu);
         }
         Err(error) => run.figures.fail(&name, peer_name, &error),
@@ -86,6 +84,7 @@ fn print(run: &Run, peers: &[Peer], workload: &str) {
         "PostgreSQL CPU s/10k",
         "switches/query",
         "tps × PgBouncer",
+        "on replicas %",
     ]);
     for peer in peers {
         let name = peer.kind.name();
@@ -104,6 +103,7 @@ fn print(run: &Run, peers: &[Peer], workload: &str) {
             number(median("postgres_cpu"), 3),
             number(median("switches"), 2),
             ratio(Kind::Pgbouncer, "tps"),
+            number(median("on_replicas"), 1),
         ]);
     }
     table.print(workload, &figures.failures(workload));
@@ -124,7 +124,10 @@ pub fn picture(run: &Run) -> String {
     let groups: Vec<_> = WORKLOADS.into_iter().map(group).collect();
     picture::draw(
         &format!("CPU seconds of the proxy per 10,000 queries, {clients} clients"),
-        "less is better; ×: to HAProxy, which only relays; Causeway and pgpool-II split reads from writes",
+        &[
+            "less is better; ×: to HAProxy, which only relays; Causeway and pgpool-II split reads from writes",
+            &run.machine,
+        ],
         &groups,
     )
 }

@@ -70,6 +70,7 @@ pub fn pgpool(stage: &Stage, port: u16, place: &Path, clients: usize) -> Setting
          port = {port}\n\
          pcp_listen_addresses = ''\n\
          unix_socket_directories = '{place}'\n\
+         socket_dir = '{place}'\n\
          pcp_socket_dir = '{place}'\n\
          wd_ipc_socket_dir = '{place}'\n\
          pid_file_name = '{place}/pgpool.pid'\n\
