@@ -1,10 +1,13 @@
 //! One run of pgbench against one peer, and what the processes did meanwhile.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::process::{Command, Stdio};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Result;
 use crate::cluster::Stage;
@@ -38,7 +41,7 @@ pub struct Load {
     pub secs: u64,
 }
 
-/// What is measured from the first second on: before it the clients log in and the pools fill.
+/// What is measured after the first second, in which the clients log in and the pools fill.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
     pub tps: f64,
@@ -54,63 +57,91 @@ pub struct Outcome {
     pub on_replicas: f64,
 }
 
-/// Runs `load` against `peer` for its time and one more second, in which nothing is counted.
+/// Runs `load` against `peer` for its time and one second before, in which nothing is counted. Nor is the end, at which
+/// the clients leave and their processes go.
 ///
 /// # Errors
-/// pgbench fails, hangs, or a client of it is cut off: then it says what pgbench said.
+/// pgbench fails, or a client of it is cut off, or nothing is answered: with what pgbench said.
 pub fn run(stage: &Stage, peer: &Peer, load: Load) -> Result<Outcome> {
     let logs = tempfile::tempdir()?;
-    let pgbench = stage.install.client("pgbench");
+    let mut pgbench = command(stage, peer, load, logs.path()).spawn()?;
+    let watched = pgbench.stderr.take().map(|stderr| watch(stage, peer, load, BufReader::new(stderr)));
+    // It has said all that we want to know. `timeout` hands the signal on.
+    let _ = kill(Pid::from_raw(i32::try_from(pgbench.id())?), Signal::SIGTERM);
+    pgbench.wait()?;
+    let Window { begin, end, transactions } = watched.ok_or("pgbench has no standard error")??;
+    let queries = transactions * load.script.queries();
+    let latencies = latencies_ms(logs.path(), begin.at, end.at)?;
+    Ok(Outcome {
+        tps: transactions / end.at.duration_since(begin.at)?.as_secs_f64(),
+        p50_ms: percentile(&latencies, 0.50),
+        p99_ms: percentile(&latencies, 0.99),
+        cpu: (end.proxy_cpu - begin.proxy_cpu) / queries * 1e4,
+        postgres_cpu: (end.postgres_cpu - begin.postgres_cpu) / queries * 1e4,
+        switches: (end.switches - begin.switches) / queries,
+        on_replicas: (end.routed[0] - begin.routed[0]) / (end.routed[1] - begin.routed[1]) * 100.0,
+    })
+}
+
+/// pgbench under `timeout`, as a proxy that hangs may hang it. It would run for longer than it is let.
+fn command(stage: &Stage, peer: &Peer, load: Load, logs: &Path) -> Command {
+    let secs = load.secs + 30;
     let mut command = stage.install.client("timeout");
-    command.args(["--foreground", "--kill-after=2", &(load.secs + 30).to_string()]).arg(pgbench.get_program());
+    command.args(["--foreground", "--kill-after=2", &secs.to_string()]);
+    command.arg(stage.install.client("pgbench").get_program());
     command.args(["-h", "127.0.0.1", "-p", &peer.port.to_string(), "-U", stage.app.user, "-n", "-j", "2", "-P", "1"]);
-    command.args(["-M", load.protocol, "-c", &load.clients.to_string(), "-T", &(load.secs + 1).to_string()]);
-    command.arg("--log").arg("--log-prefix").arg(logs.path().join("log"));
+    command.args(["-M", load.protocol, "-c", &load.clients.to_string(), "-T", &secs.to_string()]);
+    command.arg("--log").arg("--log-prefix").arg(logs.join("log"));
     if load.script == Script::Select {
         command.args(["-S", "--sampling-rate", "0.2"]);
     }
     command.arg(stage.app.database).env("PGPASSWORD", &stage.app.password);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut said = String::new();
-    let mut start = None;
-    if let Some(stderr) = child.stderr.take() {
-        for line in BufReader::new(stderr).lines() {
-            let line = line?;
-            match progress(&line) {
-                Some(done) if start.is_none() => start = Some((Counters::read(stage, peer), done)),
-                Some(_) => {}
-                None => said += &(line + "\n"),
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// From pgbench's first report of progress to the one after `secs` more.
+struct Window {
+    begin: Counters,
+    end: Counters,
+    transactions: f64,
+}
+
+fn watch(stage: &Stage, peer: &Peer, load: Load, stderr: impl BufRead) -> Result<Window> {
+    let mut begin = None;
+    let (mut last, mut reports, mut transactions) = (Instant::now(), 0, 0.0);
+    for line in stderr.lines() {
+        let line = line?;
+        let Some(tps) = tps(&line) else {
+            // The rest is its version and that it is told to end.
+            if ["error:", "fatal:", "ERROR:", "FATAL:"].iter().any(|word| line.contains(word)) {
+                return Err(line.into());
             }
+            continue;
+        };
+        let now = Instant::now();
+        if begin.is_some() {
+            transactions += tps * (now - last).as_secs_f64();
+            reports += 1;
+        } else {
+            begin = Some(Counters::read(stage, peer));
+        }
+        last = now;
+        if reports == load.secs {
+            break;
         }
     }
-    let end = Counters::read(stage, peer);
-    let mut summary = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut summary)?;
-    }
-    let status = child.wait()?;
-    let total = summary.lines().find_map(|line| line.strip_prefix("number of transactions actually processed: "));
-    let total = total.and_then(|text| text.split('/').next()?.trim().parse::<f64>().ok());
-    match (status.success(), start, total) {
-        (true, Some((begin, done)), Some(total)) => {
-            let latencies = latencies_ms(logs.path(), begin.at)?;
-            let transactions = total - done.transactions;
-            let queries = transactions * load.script.queries();
-            if queries <= 0.0 {
-                return Err("nothing was answered after the first second".into());
-            }
-            Ok(Outcome {
-                tps: transactions / (Duration::from_secs(load.secs + 1).as_secs_f64() - done.secs),
-                p50_ms: percentile(&latencies, 0.50),
-                p99_ms: percentile(&latencies, 0.99),
-                cpu: (end.proxy_cpu - begin.proxy_cpu) / queries * 1e4,
-                postgres_cpu: (end.postgres_cpu - begin.postgres_cpu) / queries * 1e4,
-                switches: (end.switches - begin.switches) / queries,
-                on_replicas: (end.routed[0] - begin.routed[0]) / (end.routed[1] - begin.routed[1]) * 100.0,
-            })
+    match begin {
+        Some(begin) if reports == load.secs && transactions > 0.0 => {
+            Ok(Window { begin, end: Counters::read(stage, peer), transactions })
         }
-        _ => Err(complaint(&said).into()),
+        _ => Err("nothing is answered".into()),
     }
+}
+
+/// `progress: 1.0 s, 10000.0 tps, …`: of the time since the last such line.
+fn tps(line: &str) -> Option<f64> {
+    line.strip_prefix("progress: ")?.split_once(" s, ")?.1.split_once(" tps")?.0.parse().ok()
 }
 
 struct Counters {
@@ -134,29 +165,16 @@ impl Counters {
     }
 }
 
-/// How far pgbench has come.
-struct Progress {
-    secs: f64,
-    transactions: f64,
-}
-
-/// `progress: 1.0 s, 10000.0 tps, …`
-fn progress(line: &str) -> Option<Progress> {
-    let (secs, rest) = line.strip_prefix("progress: ")?.split_once(" s, ")?;
-    let (secs, tps) = (secs.parse::<f64>().ok()?, rest.split_once(" tps")?.0.parse::<f64>().ok()?);
-    Some(Progress { secs, transactions: secs * tps })
-}
-
-/// The latencies of the sampled transactions that ended after `from`, sorted. Of each line the third word is the
+/// The latencies of the sampled transactions that ended between the two times, sorted. Of each line the third word is the
 /// latency in µs, the fifth and sixth are when it ended, in seconds and µs.
-fn latencies_ms(logs: &Path, from: SystemTime) -> Result<Vec<f64>> {
-    let from = from.duration_since(UNIX_EPOCH)?.as_secs_f64();
+fn latencies_ms(logs: &Path, from: SystemTime, to: SystemTime) -> Result<Vec<f64>> {
+    let window = from.duration_since(UNIX_EPOCH)?.as_secs_f64()..to.duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut latencies = Vec::new();
     for log in fs::read_dir(logs)? {
         for line in fs::read_to_string(log?.path())?.lines() {
             let words: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             if let [_, _, latency, _, secs, micros, ..] = words[..]
-                && secs + micros / 1e6 >= from
+                && window.contains(&(secs + micros / 1e6))
             {
                 latencies.push(latency / 1e3);
             }
@@ -176,10 +194,4 @@ fn latencies_ms(logs: &Path, from: SystemTime) -> Result<Vec<f64>> {
 fn percentile(sorted: &[f64], share: f64) -> f64 {
     let at = (sorted.len() as f64 * share) as usize;
     sorted.get(at).or(sorted.last()).copied().unwrap_or(f64::NAN)
-}
-
-/// The first line that says what is wrong.
-fn complaint(said: &str) -> String {
-    let wrong = |line: &&str| ["error", "ERROR", "FATAL", "aborted"].iter().any(|word| line.contains(word));
-    said.lines().find(wrong).or(said.lines().last()).unwrap_or("pgbench gave no result in time").to_owned()
 }

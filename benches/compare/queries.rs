@@ -64,7 +64,7 @@ fn measure_one(run: &mut Run, peer: &Peer, workload: (&str, Script, &'static str
                 ("on_replicas", outcome.on_replicas),
             ];
             run.figures.add(&name, peer_name, round, &values);
-            eprintln!("round {} {name}: {peer_name} {:.0} tps, {:.3} CPU s", round + 1, outcome.tps, outcome.cpu);
+            eprintln!("round {} {name}: {peer_name} {:.0} tps", round + 1, outcome.tps);
         }
         Err(error) => run.figures.fail(&name, peer_name, &error),
     }
