@@ -135,7 +135,7 @@ fn watch(stage: &Stage, peer: &Peer, load: Load, stderr: impl BufRead) -> Result
         Some(begin) if reports == load.secs && transactions > 0.0 => {
             Ok(Window { begin, end: Counters::read(stage, peer), transactions })
         }
-        _ => Err("nothing is answered".into()),
+        _ => Err(format!("nothing was answered in {} s", load.secs).into()),
     }
 }
 

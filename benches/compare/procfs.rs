@@ -1,23 +1,37 @@
 //! What the kernel counts for processes: CPU, context switches, memory (proc(5)).
 
 use std::fs;
+use std::ops::Range;
 
 /// `_SC_CLK_TCK`, which Linux shows as 100 to all programs.
 const TICKS_PER_SECOND: f64 = 100.0;
+const NANOSECONDS_PER_SECOND: f64 = 1e9;
 
 /// Seconds that these processes have run, in user and kernel mode, with the children that they have waited for. Not a
 /// number where there is no process.
 pub fn cpu_seconds(pids: &[u32]) -> f64 {
-    if pids.is_empty() {
-        return f64::NAN;
-    }
-    let ticks = |&pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name, in parentheses, may hold anything. utime is the 14th field, cstime the 17th.
-        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(4);
-        fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>()
+    if pids.is_empty() { f64::NAN } else { pids.iter().filter_map(|&pid| cpu_of(pid)).sum() }
+}
+
+/// Of a process with one thread in nanoseconds: hundreds of them, each of which runs for some milliseconds, would
+/// vanish in ticks. With several threads in ticks, which count threads that have ended, too.
+fn cpu_of(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the next field is the third. utime, stime, cutime and cstime are the
+    // 14th to the 17th, num_threads is the 20th.
+    let fields: Vec<f64> =
+        stat.rsplit_once(')')?.1.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+    let ticks = |range: Range<usize>| Some(fields.get(range)?.iter().sum::<f64>() / TICKS_PER_SECOND);
+    let own = match fields.get(17)? {
+        1.0 => nanoseconds(pid).map(|run| run / NANOSECONDS_PER_SECOND).or_else(|| ticks(11..13)),
+        _ => ticks(11..13),
     };
-    pids.iter().map(ticks).sum::<f64>() / TICKS_PER_SECOND
+    Some(own? + ticks(13..15)?)
+}
+
+/// What the main thread has run; nothing where the kernel does not say.
+fn nanoseconds(pid: u32) -> Option<f64> {
+    fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// How often the threads of these processes have gone to sleep. Not a number where there is no process.
