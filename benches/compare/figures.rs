@@ -76,8 +76,10 @@ impl Figures {
     }
 }
 
-/// The upper one of the two in the middle; `None` of nothing.
+/// Of an even number of values, what lies between the two in the middle; `None` of nothing.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let upper = values.get(values.len() / 2)?;
+    let lower = values.get((values.len() - 1) / 2)?;
+    Some(f64::midpoint(*lower, *upper))
 }

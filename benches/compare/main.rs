@@ -71,7 +71,7 @@ struct Options {
     /// Where to write all figures, as CSV
     #[arg(long)]
     csv: Option<PathBuf>,
-    /// Where to draw CPU per query at the least number of clients, as SVG
+    /// Where to draw CPU per query at the least number of clients, as SVG, if "select" is measured
     #[arg(long)]
     picture: Option<PathBuf>,
     /// What cargo says when it runs benches and not tests
@@ -125,7 +125,8 @@ fn compare(options: Options) -> Result<()> {
     if let Some(path) = &run.options.csv {
         fs::write(path, run.figures.csv())?;
     }
-    if let Some(path) = &run.options.picture {
+    // What was not measured is no reason to draw over what was.
+    if let Some(path) = run.options.picture.as_ref().filter(|_| run.options.only.contains(&Section::Select)) {
         fs::write(path, queries::picture(&run))?;
     }
     println!("\nAll of it took {:.0} s.", begin.elapsed().as_secs_f64());

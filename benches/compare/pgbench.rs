@@ -93,7 +93,7 @@ fn command(stage: &Stage, peer: &Peer, load: Load, logs: &Path) -> Command {
     command.args(["-M", load.protocol, "-c", &load.clients.to_string(), "-T", &secs.to_string()]);
     command.arg("--log").arg("--log-prefix").arg(logs.join("log"));
     if load.script == Script::Select {
-        command.args(["-S", "--sampling-rate", "0.2"]);
+        command.args(["-S", "--sampling-rate", "0.5"]);
     }
     command.arg(stage.app.database).env("PGPASSWORD", &stage.app.password);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -37,12 +37,13 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
      .own{font-weight:600}\
      @media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.bar{fill:#59636e}.ours{fill:#4493f8}}";
 
-/// The names and titles are ours: nothing in them has to be escaped.
+/// Title and names are ours: only in the notes may something have to be escaped.
 pub fn draw(title: &str, notes: &[&str], groups: &[Group]) -> String {
     let most = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value).fold(0.0, f64::max);
     let mut body = String::new();
     let mut y = HEAD;
     for note in notes {
+        let note = note.replace('&', "&amp;").replace('<', "&lt;");
         // Writing to a string cannot fail.
         let _ = writeln!(body, r#"<text class="note" x="0" y="{y}">{note}</text>"#);
         y += NOTE;

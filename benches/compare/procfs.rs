@@ -17,16 +17,29 @@ pub fn cpu_seconds(pids: &[u32]) -> f64 {
 /// vanish in ticks. With several threads in ticks, which count threads that have ended, too.
 fn cpu_of(pid: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; the next field is the third. utime, stime, cutime and cstime are the
-    // 14th to the 17th, num_threads is the 20th.
-    let fields: Vec<f64> =
-        stat.rsplit_once(')')?.1.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+    let fields = fields(&stat)?;
     let ticks = |range: Range<usize>| Some(fields.get(range)?.iter().sum::<f64>() / TICKS_PER_SECOND);
     let own = match fields.get(17)? {
         1.0 => nanoseconds(pid).map(|run| run / NANOSECONDS_PER_SECOND).or_else(|| ticks(11..13)),
         _ => ticks(11..13),
     };
     Some(own? + ticks(13..15)?)
+}
+
+/// What comes after the name, which is in parentheses and may hold anything: the third field and those after it. utime,
+/// stime, cutime and cstime are the 14th to the 17th, `num_threads` is the 20th. What is no number is zero.
+fn fields(stat: &str) -> Option<Vec<f64>> {
+    let fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some(fields.map(|field| field.parse().unwrap_or_default()).collect())
+}
+
+/// The part of [`cpu_seconds`] that was in user mode, in ticks.
+pub fn user_seconds(pids: &[u32]) -> f64 {
+    let of_process = |pid: &u32| {
+        let fields = fields(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        Some((fields.get(11)? + fields.get(13)?) / TICKS_PER_SECOND)
+    };
+    if pids.is_empty() { f64::NAN } else { pids.iter().filter_map(of_process).sum() }
 }
 
 /// What the main thread has run; nothing where the kernel does not say.

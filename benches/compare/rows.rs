@@ -42,6 +42,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
         "Mrows/s",
         "CPU ns/row",
         "each round",
+        "of it in user mode",
         "COPY out MB/s",
         "× direct",
         "COPY in MB/s",
@@ -56,6 +57,7 @@ pub fn measure(run: &mut Run) -> Result<()> {
             number(median("mrows_per_s"), 2),
             number(median("cpu_ns"), 0),
             run.figures.each(WORKLOAD, name, "cpu_ns", 0),
+            number(median("user_ns"), 0),
             number(median("copy_out"), 0),
             to_direct("copy_out"),
             number(median("copy_in"), 0),
@@ -74,13 +76,14 @@ fn pass(run: &Run, peer: &Peer, data: &[u8]) -> Result<Vec<(&'static str, f64)>>
         // The first one brings the table into memory.
         expect(client.query("SELECT a, b FROM rows").await?.rows)?;
         let pids = peer.pids();
-        let (begin, cpu) = (Instant::now(), procfs::cpu_seconds(&pids));
+        let (begin, cpu, user) = (Instant::now(), procfs::cpu_seconds(&pids), procfs::user_seconds(&pids));
         for _ in 0..RESULTS {
             expect(client.query("SELECT a, b FROM rows").await?.rows)?;
         }
         let rows = f64::from(ROWS * RESULTS);
         let mut values = vec![("mrows_per_s", rows / begin.elapsed().as_secs_f64() / 1e6)];
         values.push(("cpu_ns", (procfs::cpu_seconds(&pids) - cpu) / rows * 1e9));
+        values.push(("user_ns", (procfs::user_seconds(&pids) - user) / rows * 1e9));
         let (begin, mut copied) = (Instant::now(), 0);
         for _ in 0..COPIES {
             copied += client.query(COPY_OUT).await?.copied_bytes;
