@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test fmt bench install-deps install-test-deps
+.PHONY: demo test fmt bench install-deps install-test-deps install-bench-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
@@ -19,8 +19,11 @@ test: install-test-deps
 fmt:
 	$(CARGO) fmt --all
 
-bench:
-	$(CARGO) bench
+## Micro benches, then the comparison with other proxies, which draws benches/compare.svg. ARGS='--only growth' and
+## others: see `cargo bench --bench compare -- --help`.
+bench: install-bench-deps
+	$(CARGO) bench --bench scanner --bench path
+	$(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
 
 ## PostgreSQL and a C compiler from the distribution, where they are missing.
 install-deps:
@@ -29,3 +32,7 @@ install-deps:
 ## The same, and the drivers that the tests run.
 install-test-deps:
 	@.ci/install --test
+
+## The same as install-deps, and the proxies that the comparison is with.
+install-bench-deps:
+	@.ci/install --bench

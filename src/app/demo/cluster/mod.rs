@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tempfile::TempDir;
 
-use install::Install;
+pub use install::Install;
 pub use node::{LocalNode, Stop, free_port};
 use watchdog::Watchdog;
 
