@@ -1,0 +1,124 @@
+//! A subject as a process, with an instrument around it. It ends with the value.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::calls::Calls;
+use crate::cost::Cost;
+use crate::subject::Subject;
+
+/// valgrind runs a program some fifty times slower.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instrument {
+    Callgrind,
+    Strace,
+    Nothing,
+}
+
+pub struct Process<'a> {
+    pub subject: &'a Subject,
+    child: Child,
+    /// How many dumps callgrind has made.
+    dumps: usize,
+}
+
+impl<'a> Process<'a> {
+    /// Starts the subject and waits until it is ready.
+    pub fn start(subject: &'a Subject, instrument: Instrument) -> Self {
+        let file = |name: &str| subject.directory.path().join(name).display().to_string();
+        let prefix = match instrument {
+            Instrument::Callgrind => vec![
+                "valgrind".to_owned(),
+                "--tool=callgrind".to_owned(),
+                "--compress-strings=no".to_owned(),
+                format!("--callgrind-out-file={}", file("profile")),
+                format!("--vgdb-prefix={}", file("vgdb")),
+            ],
+            // The subject is our child, not strace's; -y says what a file descriptor is.
+            Instrument::Strace => {
+                ["strace", "-D", "-f", "-qq", "-y", "-s", "0", "-o", &file("trace")].map(str::to_owned).to_vec()
+            }
+            Instrument::Nothing => Vec::new(),
+        };
+        let program = subject.program.display().to_string();
+        let words: Vec<String> = [&prefix[..], &[program], &subject.arguments].concat();
+        let mut command = Command::new(&words[0]);
+        let log = File::create(subject.directory.path().join("log")).unwrap();
+        command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        // memcpy and its like are the same on every x86-64, whatever the CPU has.
+        command.env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM,-RTM");
+        if let Some(owner) = &subject.owner {
+            command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
+        }
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run `make install-test-deps`", words[0]));
+        let mut process = Self { subject, child, dumps: 0 };
+        process.wait_until("it is ready", |process| process.subject.is_ready());
+        process
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until `condition` holds, as long as the process runs.
+    pub fn wait_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + START_LIMIT;
+        while !condition(self) {
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() || Instant::now() >= deadline {
+                let log = fs::read_to_string(self.subject.directory.path().join("log")).unwrap();
+                panic!("{}: not within {START_LIMIT:?}: {what} (ended: {ended:?}):\n{log}", self.subject.name);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What callgrind has counted since the start or the last time.
+    pub fn cost(&mut self) -> Cost {
+        let directory = self.subject.directory.path();
+        let output = Command::new("vgdb")
+            .arg(format!("--pid={}", self.child.id()))
+            .arg(format!("--vgdb-prefix={}", directory.join("vgdb").display()))
+            .arg("dump")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "vgdb: {}", String::from_utf8_lossy(&output.stderr));
+        self.dumps += 1;
+        let profile = directory.join(format!("profile.{}", self.dumps));
+        let text = fs::read_to_string(&profile).unwrap_or_else(|error| panic!("{}: {error}", profile.display()));
+        Cost::parse(&text).unwrap_or_else(|| panic!("{} has no totals", profile.display()))
+    }
+
+    /// How long strace's file is.
+    pub fn traced(&self) -> u64 {
+        fs::metadata(self.trace()).unwrap().len()
+    }
+
+    /// What strace has seen since its file was `from` long.
+    pub fn calls(&self, from: u64) -> Calls {
+        let mut file = File::open(self.trace()).unwrap();
+        file.seek(SeekFrom::Start(from)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        Calls::parse(&text)
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.subject.directory.path().join("trace")
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
