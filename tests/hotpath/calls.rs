@@ -17,6 +17,8 @@ pub struct Calls {
     pub by_name: BTreeMap<String, u64>,
     /// Those that sent to or received from a socket, or would have, had it been ready.
     pub transfers: u64,
+    /// Those that wake another thread, or wait for one.
+    pub wakes: u64,
 }
 
 impl Calls {
@@ -33,6 +35,8 @@ impl Calls {
             }
             *calls.by_name.entry(name.to_owned()).or_default() += 1;
             calls.transfers += u64::from(TRANSFERS.contains(&name) && is_socket(arguments));
+            calls.wakes +=
+                u64::from(name == "futex" || name == "write" && arguments.contains("<anon_inode:[eventfd]>"));
         }
         calls
     }
@@ -45,22 +49,23 @@ fn is_socket(arguments: &str) -> bool {
 }
 
 fn traces_are_read() {
-    for (trace, want, transfers) in [
-        ("", &[][..], 0),
-        ("101 sendto(7<socket:[5]>, \"\"..., 20, 0, NULL, 0) = 20\n", &[("sendto", 1)][..], 1),
-        ("101 recvfrom(7<socket:[5]>, 0x1, 9, 0, NULL, NULL) = -1 EAGAIN (x)\n", &[("recvfrom", 1)], 1),
-        ("101   writev(7<TCP:[5]>, [], 2) = 9\n102 writev(1</dev/null>, [], 1) = 1\n", &[("writev", 2)], 1),
-        ("101 write(4<anon_inode:[eventfd]>, \"\"..., 8) = 8\n", &[("write", 1)], 0),
+    for (trace, want, transfers, wakes) in [
+        ("", &[][..], 0, 0),
+        ("101 sendto(7<socket:[5]>, \"\"..., 20, 0, NULL, 0) = 20\n", &[("sendto", 1)][..], 1, 0),
+        ("101 recvfrom(7<socket:[5]>, 0x1, 9, 0, NULL, NULL) = -1 EAGAIN (x)\n", &[("recvfrom", 1)], 1, 0),
+        ("101   writev(7<TCP:[5]>, [], 2) = 9\n102 writev(1</dev/null>, [], 1) = 1\n", &[("writev", 2)], 1, 0),
+        ("101 write(4<anon_inode:[eventfd]>, \"\"..., 8) = 8\n", &[("write", 1)], 0, 1),
         (
             "7 epoll_wait(3<anon_inode:[eventpoll]>,  <unfinished ...>\n7 <... epoll_wait resumed>[], 1, 0) = 0\n",
             &[("epoll_wait", 1)],
             0,
+            0,
         ),
-        ("7 read(9<socket:[1]>,  <unfinished ...>\n8 futex(0x1, FUTEX_WAIT) = 0\n", &[("futex", 1), ("read", 1)], 1),
-        ("7 --- SIGTERM {si_signo=SIGTERM} ---\n7 +++ exited with 0 +++\n", &[], 0),
-        ("cut", &[], 0),
+        ("7 read(9<socket:[1]>,  <unfinished ...>\n8 futex(0x1, FUTEX_WAIT) = 0\n", &[("futex", 1), ("read", 1)], 1, 1),
+        ("7 --- SIGTERM {si_signo=SIGTERM} ---\n7 +++ exited with 0 +++\n", &[], 0, 0),
+        ("cut", &[], 0, 0),
     ] {
         let by_name = want.iter().map(|&(name, count)| (name.to_owned(), count)).collect();
-        assert_eq!(Calls::parse(trace), Calls { by_name, transfers }, "{trace}");
+        assert_eq!(Calls::parse(trace), Calls { by_name, transfers, wakes }, "{trace}");
     }
 }

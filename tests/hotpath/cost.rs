@@ -10,7 +10,7 @@ pub const TESTS: &[Test] = &[("cost::profiles", profiles_are_read)];
 /// own are the ones to count, and `guard` says so, since it finds no allocation at all while a proxy starts.
 const ALLOCATORS: [&str; 6] = ["malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc"];
 
-/// Counts since the last dump.
+/// What a thread did since the last dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     pub instructions: u64,

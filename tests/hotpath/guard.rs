@@ -3,7 +3,7 @@
 use std::env;
 
 use crate::Test;
-use crate::limits::{Verdict, is_frugal, verdict};
+use crate::limits::{Verdict, is_frugal, stays, verdict};
 use crate::measure::{Figures, measure};
 use crate::record::{Record, Recorded, rustc};
 use crate::stage;
@@ -71,14 +71,19 @@ fn compared(figures: &Figures, recorded: &Recorded) -> [(Verdict, String); 2] {
     })
 }
 
-/// Where a query makes more system calls on sockets than it needs.
+/// What is wrong with a query's system calls.
 fn chatter(figures: &Figures) -> Vec<String> {
-    let runs = [&figures.alone, &figures.together].into_iter().filter(|run| !is_frugal(run.transfers));
-    let text = |transfers: f64, clients: usize| {
-        let name = figures.kind.name();
-        format!("{name}, {clients} clients: {transfers:.2} system calls on sockets per query, 4 are needed")
-    };
-    runs.map(|run| text(run.transfers, run.clients)).collect()
+    let mut wrong = Vec::new();
+    for run in [&figures.alone, &figures.together] {
+        let which = format!("{}, {} clients", figures.kind.name(), run.clients);
+        if !is_frugal(run.transfers) {
+            wrong.push(format!("{which}: {:.2} system calls on sockets per query, 4 are needed", run.transfers));
+        }
+        if !stays(run.wakes) {
+            wrong.push(format!("{which}: {:.2} system calls per query to wake threads, none is needed", run.wakes));
+        }
+    }
+    wrong
 }
 
 /// Ours beside PgBouncer's, if that is installed.

@@ -2,13 +2,17 @@
 
 use crate::Test;
 
-pub const TESTS: &[Test] = &[("limits::verdicts", verdicts_are_right), ("limits::sockets", the_floor_is_four)];
+pub const TESTS: &[Test] =
+    &[("limits::verdicts", verdicts_are_right), ("limits::sockets", the_floor_is_four), ("limits::wakes", one_thread)];
 
 /// How far a figure may be from the recorded one, as a share of it.
 const TOLERANCE: f64 = 0.1;
 
 /// System calls on sockets of which a query needs no more: two receive it and its answer, two send them on.
 const TRANSFERS: f64 = 4.0;
+
+/// System calls that wake other threads: none is for a query, but what runs beside the queries has some.
+const WAKES: f64 = 0.5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -34,6 +38,11 @@ pub fn is_frugal(transfers: f64) -> bool {
     transfers <= TRANSFERS * (1.0 + TOLERANCE)
 }
 
+/// Whether a query stays on its thread.
+pub fn stays(wakes: f64) -> bool {
+    wakes <= WAKES
+}
+
 fn verdicts_are_right() {
     for (recorded, measured, slack, want) in [
         (1000.0, 1000.0, 0.0, Verdict::Same),
@@ -55,5 +64,11 @@ fn verdicts_are_right() {
 fn the_floor_is_four() {
     for (transfers, want) in [(0.0, true), (4.0, true), (4.39, true), (4.41, false), (6.0, false)] {
         assert_eq!(is_frugal(transfers), want, "{transfers}");
+    }
+}
+
+fn one_thread() {
+    for (wakes, want) in [(0.0, true), (0.1, true), (0.9, false), (2.0, false)] {
+        assert_eq!(stays(wakes), want, "{wakes}");
     }
 }

@@ -20,8 +20,11 @@ const MANY: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Figures {
     pub kind: Kind,
+    /// Of the thread that serves the clients.
     pub instructions: f64,
     pub allocations: f64,
+    /// Instructions of all other threads; most are so many per second, however many queries there are.
+    pub beside: f64,
     pub alone: Waiting,
     pub together: Waiting,
 }
@@ -33,6 +36,8 @@ pub struct Waiting {
     pub calls: BTreeMap<String, f64>,
     /// System calls that send to sockets or receive from them.
     pub transfers: f64,
+    /// System calls that wake another thread, or wait for one.
+    pub wakes: f64,
     /// Voluntary context switches.
     pub switches: f64,
 }
@@ -42,25 +47,28 @@ pub fn measure(subject: &Subject) -> Vec<Figures> {
     let costs = costs(subject);
     let alone = waiting(subject, 1);
     let together = waiting(subject, MANY);
-    let figures = costs.into_iter().zip(alone).zip(together).map(|(((kind, cost), alone), together)| {
-        let (instructions, allocations) = cost;
-        Figures { kind, instructions, allocations, alone, together }
-    });
-    figures.collect()
+    let figures = costs.into_iter().zip(alone).zip(together);
+    figures.map(|((cost, alone), together)| cost(alone, together)).collect()
 }
 
 /// Instructions and allocations with one client: what several do at the same time depends on the time.
-fn costs(subject: &Subject) -> Vec<(Kind, (f64, f64))> {
+fn costs(subject: &Subject) -> Vec<impl FnOnce(Waiting, Waiting) -> Figures> {
     let mut process = Process::start(subject, Instrument::Callgrind);
-    assert!(process.cost().allocations > 0, "{} allocates by functions that cost.rs does not know", subject.name);
+    let started = process.costs();
+    assert!(started.iter().any(|cost| cost.allocations > 0), "{}: cost.rs does not know its allocator", subject.name);
     let cost = |kind| {
         let mut driver = warm(&mut process, kind, 1);
-        process.cost();
+        process.costs();
         let queries = count(driver.run(COUNTED));
-        let cost = process.cost();
-        (kind, (float(cost.instructions) / queries, float(cost.allocations) / queries))
+        let costs = process.costs();
+        let worker = costs.iter().copied().max_by_key(|cost| cost.instructions).unwrap();
+        let all: u64 = costs.iter().map(|cost| cost.instructions).sum();
+        let instructions = float(worker.instructions) / queries;
+        let allocations = float(worker.allocations) / queries;
+        let beside = float(all) / queries - instructions;
+        move |alone, together| Figures { kind, instructions, allocations, beside, alone, together }
     };
-    Kind::ALL.map(cost).to_vec()
+    Kind::ALL.map(cost).into()
 }
 
 fn waiting(subject: &Subject, clients: usize) -> Vec<Waiting> {
@@ -72,7 +80,7 @@ fn waiting(subject: &Subject, clients: usize) -> Vec<Waiting> {
             let queries = count(driver.run(COUNTED));
             let calls = process.calls(start);
             let by_name = calls.by_name.into_iter().map(|(name, times)| (name, float(times) / queries));
-            (by_name.collect(), float(calls.transfers) / queries)
+            (by_name.collect(), float(calls.transfers) / queries, float(calls.wakes) / queries)
         })
     };
     // strace makes every call a switch.
@@ -84,7 +92,7 @@ fn waiting(subject: &Subject, clients: usize) -> Vec<Waiting> {
         float(switches::of(process.pid()) - before) / queries
     });
     let both = traced.into_iter().zip(switches);
-    both.map(|((calls, transfers), switches)| Waiting { clients, calls, transfers, switches }).collect()
+    both.map(|((calls, transfers, wakes), switches)| Waiting { clients, calls, transfers, wakes, switches }).collect()
 }
 
 /// Clients whose queries go where they will go from now on: reads to the replica, where there is a choice.
@@ -103,5 +111,5 @@ fn count(queries: usize) -> f64 {
 }
 
 fn float(count: u64) -> f64 {
-    f64::from(u32::try_from(count / 16).unwrap()) * 16.0 + f64::from(u32::try_from(count % 16).unwrap())
+    f64::from(u32::try_from(count).expect("less than four billion of anything"))
 }

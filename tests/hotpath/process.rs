@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -38,6 +37,7 @@ impl<'a> Process<'a> {
                 "valgrind".to_owned(),
                 "--tool=callgrind".to_owned(),
                 "--compress-strings=no".to_owned(),
+                "--separate-threads=yes".to_owned(),
                 format!("--callgrind-out-file={}", file("profile")),
                 format!("--vgdb-prefix={}", file("vgdb")),
             ],
@@ -54,9 +54,7 @@ impl<'a> Process<'a> {
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // memcpy and its like are the same on every x86-64, whatever the CPU has.
         command.env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM,-RTM");
-        if let Some(owner) = &subject.owner {
-            command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
-        }
+        subject.own(&mut command);
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run `make install-test-deps`", words[0]));
         let mut process = Self { subject, child, dumps: 0 };
@@ -81,20 +79,25 @@ impl<'a> Process<'a> {
         }
     }
 
-    /// What callgrind has counted since the start or the last time.
-    pub fn cost(&mut self) -> Cost {
+    /// What callgrind has counted since the start or the last time, for each thread that ran.
+    pub fn costs(&mut self) -> Vec<Cost> {
         let directory = self.subject.directory.path();
-        let output = Command::new("vgdb")
-            .arg(format!("--pid={}", self.child.id()))
-            .arg(format!("--vgdb-prefix={}", directory.join("vgdb").display()))
-            .arg("dump")
-            .output()
-            .unwrap();
+        // It waits for ever for a process of another user.
+        let mut vgdb = Command::new("timeout");
+        vgdb.args(["60", "vgdb", "dump"]).arg(format!("--pid={}", self.child.id()));
+        vgdb.arg(format!("--vgdb-prefix={}", directory.join("vgdb").display()));
+        self.subject.own(&mut vgdb);
+        let output = vgdb.output().unwrap();
         assert!(output.status.success(), "vgdb: {}", String::from_utf8_lossy(&output.stderr));
         self.dumps += 1;
-        let profile = directory.join(format!("profile.{}", self.dumps));
-        let text = fs::read_to_string(&profile).unwrap_or_else(|error| panic!("{}: {error}", profile.display()));
-        Cost::parse(&text).unwrap_or_else(|| panic!("{} has no totals", profile.display()))
+        let dump = format!("profile.{}-", self.dumps);
+        let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+        let profiles = files.filter(|file| file.file_name().to_string_lossy().starts_with(&dump));
+        let costs = profiles.map(|file| {
+            let text = fs::read_to_string(file.path()).unwrap();
+            Cost::parse(&text).unwrap_or_else(|| panic!("{} has no totals", file.path().display()))
+        });
+        costs.collect()
     }
 
     /// How long strace's file is.

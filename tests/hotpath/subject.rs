@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use causeway::app::demo::cluster::{LocalCluster, free_port};
 use causeway::app::demo::{Login, configuration};
@@ -44,7 +46,7 @@ pub struct Subject {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     /// Whom it has to run as when we are root.
-    pub owner: Option<User>,
+    owner: Option<User>,
     pub port: u16,
     /// For its configuration, and for what the instruments write.
     pub directory: TempDir,
@@ -105,6 +107,13 @@ impl Subject {
     /// PgBouncer before 1.21 knows no prepared statements unless clients keep their servers.
     pub fn database(&self, kind: Kind) -> &'static str {
         if self.metrics_port.is_none() && kind == Kind::Prepared { DATABASE_BY_SESSION } else { DATABASE }
+    }
+
+    /// Lets `command` run as the user that the subject runs as.
+    pub fn own(&self, command: &mut Command) {
+        if let Some(owner) = &self.owner {
+            command.uid(owner.uid.as_raw()).gid(owner.gid.as_raw());
+        }
     }
 
     /// Whether clients can be served as they will be while it is measured.

@@ -6,23 +6,42 @@ use crate::measure::{Figures, Waiting};
 const RARE: f64 = 0.05;
 
 pub fn print(measured: &[(&str, Vec<Figures>)]) {
-    println!("\nPer query, that is per round trip; 1 is one client, m is {} at the same time:\n", many(measured));
     println!(
-        "{:<10} {:<12} {:>12} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "", "", "instructions", "allocations", "socket 1", "socket m", "system 1", "system m", "waits 1", "waits m"
+        "\nPer query, that is per round trip; 1 is one client, m is {} at the same time. beside: instructions of threads \
+         that serve no client. wakes: system calls that wake threads. waits: voluntary context switches.\n",
+        many(measured)
+    );
+    println!(
+        "{:<10} {:<12} {:>12} {:>8} {:>11} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8}",
+        "",
+        "",
+        "instructions",
+        "beside",
+        "allocations",
+        "socket 1",
+        "socket m",
+        "system 1",
+        "system m",
+        "wakes 1",
+        "wakes m",
+        "waits 1",
+        "waits m"
     );
     for (name, kinds) in measured {
         for figures in kinds {
             let (alone, together) = (&figures.alone, &figures.together);
             println!(
-                "{name:<10} {:<12} {:>12.0} {:>11.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                "{name:<10} {:<12} {:>12.0} {:>8.0} {:>11.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8.2} {:>8.2} {:>8.2}",
                 figures.kind.name(),
                 figures.instructions,
+                figures.beside,
                 figures.allocations,
                 alone.transfers,
                 together.transfers,
                 all(alone),
                 all(together),
+                alone.wakes,
+                together.wakes,
                 alone.switches,
                 together.switches,
             );
