@@ -10,7 +10,7 @@ pub const TESTS: &[Test] = &[("calls::traces", traces_are_read)];
 const TRANSFERS: [&str; 10] =
     ["read", "readv", "recvfrom", "recvmsg", "recvmmsg", "write", "writev", "sendto", "sendmsg", "sendmmsg"];
 
-/// Counts of a part of a trace.
+/// What one thread called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
     /// By name: all system calls, begun ones too.
@@ -22,23 +22,27 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Reads lines of `strace -f -y`: `101 sendto(7<socket:[55]>, ""..., 20, 0, NULL, 0) = 20`.
-    pub fn parse(trace: &str) -> Self {
-        let mut calls = Self::default();
+    /// Reads lines of `strace -f -y`, `101 sendto(7<socket:[55]>, ""..., 20, 0, NULL, 0) = 20`; gives the calls of the
+    /// thread that sent and received most.
+    pub fn of_busiest_thread(trace: &str) -> Self {
+        let mut threads = BTreeMap::<&str, Self>::new();
         for line in trace.lines() {
-            let Some((_, event)) = line.split_once(' ') else { continue };
+            let Some((thread, event)) = line.split_once(' ') else { continue };
             // A call that others interrupted in the trace ends in a line of its own: `<... read resumed>`. Signals and
             // ends of threads begin with `---` and `+++`.
             let Some((name, arguments)) = event.trim_start().split_once('(') else { continue };
-            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-                continue;
+            if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+                threads.entry(thread).or_default().add(name, arguments);
             }
-            *calls.by_name.entry(name.to_owned()).or_default() += 1;
-            calls.transfers += u64::from(TRANSFERS.contains(&name) && is_socket(arguments));
-            calls.wakes +=
-                u64::from(name == "futex" || name == "write" && arguments.contains("<anon_inode:[eventfd]>"));
         }
-        calls
+        threads.into_values().max_by_key(|calls| calls.transfers).unwrap_or_default()
+    }
+
+    fn add(&mut self, name: &str, arguments: &str) {
+        *self.by_name.entry(name.to_owned()).or_default() += 1;
+        self.transfers += u64::from(TRANSFERS.contains(&name) && is_socket(arguments));
+        let wakes = name == "futex" || name == "write" && arguments.contains("<anon_inode:[eventfd]>");
+        self.wakes += u64::from(wakes);
     }
 }
 
@@ -53,7 +57,7 @@ fn traces_are_read() {
         ("", &[][..], 0, 0),
         ("101 sendto(7<socket:[5]>, \"\"..., 20, 0, NULL, 0) = 20\n", &[("sendto", 1)][..], 1, 0),
         ("101 recvfrom(7<socket:[5]>, 0x1, 9, 0, NULL, NULL) = -1 EAGAIN (x)\n", &[("recvfrom", 1)], 1, 0),
-        ("101   writev(7<TCP:[5]>, [], 2) = 9\n102 writev(1</dev/null>, [], 1) = 1\n", &[("writev", 2)], 1, 0),
+        ("101   writev(7<TCP:[5]>, [], 2) = 9\n101 writev(1</dev/null>, [], 1) = 1\n", &[("writev", 2)], 1, 0),
         ("101 write(4<anon_inode:[eventfd]>, \"\"..., 8) = 8\n", &[("write", 1)], 0, 1),
         (
             "7 epoll_wait(3<anon_inode:[eventpoll]>,  <unfinished ...>\n7 <... epoll_wait resumed>[], 1, 0) = 0\n",
@@ -61,11 +65,17 @@ fn traces_are_read() {
             0,
             0,
         ),
-        ("7 read(9<socket:[1]>,  <unfinished ...>\n8 futex(0x1, FUTEX_WAIT) = 0\n", &[("futex", 1), ("read", 1)], 1, 1),
+        ("7 read(9<socket:[1]>,  <unfinished ...>\n7 futex(0x1, FUTEX_WAIT) = 0\n", &[("futex", 1), ("read", 1)], 1, 1),
         ("7 --- SIGTERM {si_signo=SIGTERM} ---\n7 +++ exited with 0 +++\n", &[], 0, 0),
+        (
+            "7 read(9<UNIX:[1]>, 1) = 1\n8 read(9<TCP:[1]>, 1) = 1\n8 readv(9<TCP:[1]>, 1) = 1\n7 getpid() = 1\n",
+            &[("read", 1), ("readv", 1)],
+            2,
+            0,
+        ),
         ("cut", &[], 0, 0),
     ] {
         let by_name = want.iter().map(|&(name, count)| (name.to_owned(), count)).collect();
-        assert_eq!(Calls::parse(trace), Calls { by_name, transfers, wakes }, "{trace}");
+        assert_eq!(Calls::of_busiest_thread(trace), Calls { by_name, transfers, wakes }, "{trace}");
     }
 }

@@ -6,9 +6,22 @@ use crate::Test;
 
 pub const TESTS: &[Test] = &[("cost::profiles", profiles_are_read)];
 
-/// Functions that give memory. glibc's are below all others as long as we link no other allocator; should we, its
-/// own are the ones to count, and `guard` says so, since it finds no allocation at all while a proxy starts.
-const ALLOCATORS: [&str; 6] = ["malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc"];
+/// Functions that give memory: glibc's, and those that mimalloc (`mi_malloc`) and jemalloc (`_rjem_mallocx`) have, which
+/// would be linked into the binary. Rust's own are inlined into whoever allocates.
+const ALLOCATORS: [&str; 12] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "memalign",
+    "posix_memalign",
+    "aligned_alloc",
+    "zalloc",
+    "malloc_aligned",
+    "zalloc_aligned",
+    "realloc_aligned",
+    "mallocx",
+    "rallocx",
+];
 
 /// What a thread did since the last dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +43,7 @@ impl Cost {
                 callee = function(name);
             } else if let Some(calls) = line.strip_prefix("calls=") {
                 // One entry may use another.
-                if ALLOCATORS.contains(&callee) && !ALLOCATORS.contains(&caller) {
+                if allocates(callee) && !allocates(caller) {
                     cost.allocations += calls.split(' ').next()?.parse::<u64>().ok()?;
                 }
             } else if let Some(sum) = line.strip_prefix("totals: ") {
@@ -47,6 +60,10 @@ fn function(name: &str) -> &str {
     name.split_once('\'').map_or(name, |(name, _)| name)
 }
 
+fn allocates(function: &str) -> bool {
+    ALLOCATORS.contains(&function.trim_start_matches("mi_").trim_start_matches("_rjem_"))
+}
+
 fn profiles_are_read() {
     let profile = |body: &str| format!("version: 1\nevents: Ir\n\n{body}\ntotals: 900\n");
     let call =
@@ -60,6 +77,7 @@ fn profiles_are_read() {
         ("growth", profile(&call("a", "realloc", 4)), Some((900, 4))),
         ("one entry uses another", profile(&(call("a", "realloc", 4) + &call("realloc", "malloc", 3))), Some((900, 4))),
         ("recursion", profile(&(call("a", "calloc'2", 2) + &call("calloc'2", "malloc", 2))), Some((900, 2))),
+        ("other libraries", profile(&(call("a", "mi_zalloc", 2) + &call("b", "_rjem_mallocx", 3))), Some((900, 5))),
         ("releases", profile(&call("a", "free", 9)), Some((900, 0))),
         ("two events", "events: Ir Bc\ntotals: 12 3\n".to_owned(), Some((12, 0))),
     ] {

@@ -62,8 +62,8 @@ const ADVICE: &str =
 
 fn compared(figures: &Figures, recorded: &Recorded) -> [(Verdict, String); 2] {
     [
-        ("instructions", recorded.instructions, figures.instructions, 0.0),
-        ("allocations", recorded.allocations, figures.allocations, SLACK),
+        ("instructions", recorded.instructions, figures.work.instructions, 0.0),
+        ("allocations", recorded.allocations, figures.work.allocations, SLACK),
     ]
     .map(|(what, before, now, slack)| {
         let text = format!("{}: {now:.2} {what} per query, {before:.2} recorded", figures.kind.name());

@@ -11,7 +11,7 @@ const TOLERANCE: f64 = 0.1;
 /// System calls on sockets of which a query needs no more: two receive it and its answer, two send them on.
 const TRANSFERS: f64 = 4.0;
 
-/// System calls that wake other threads: none is for a query, but what runs beside the queries has some.
+/// System calls that wake other threads: a query needs none, but what is asked now and then of the control plane does.
 const WAKES: f64 = 0.5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,8 +52,6 @@ impl<'a> Process<'a> {
         let mut command = Command::new(&words[0]);
         let log = File::create(subject.directory.path().join("log")).unwrap();
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        // memcpy and its like are the same on every x86-64, whatever the CPU has.
-        command.env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM,-RTM");
         subject.own(&mut command);
         let child =
             command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run `make install-test-deps`", words[0]));
@@ -105,13 +103,13 @@ impl<'a> Process<'a> {
         fs::metadata(self.trace()).unwrap().len()
     }
 
-    /// What strace has seen since its file was `from` long.
+    /// What the thread that serves the clients has called since strace's file was `from` long.
     pub fn calls(&self, from: u64) -> Calls {
         let mut file = File::open(self.trace()).unwrap();
         file.seek(SeekFrom::Start(from)).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
-        Calls::parse(&text)
+        Calls::of_busiest_thread(&text)
     }
 
     fn trace(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The values that a query's cost is held against, in `recorded.toml`.
 
 use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,7 @@ const HEADER: &str = "# What a query may cost, written by `make record-hotpath`:
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What `rustc --version` said.
+    /// What `rustc --version` said, and the architecture.
     pub rustc: String,
     /// By the kind of query.
     pub queries: BTreeMap<String, Recorded>,
@@ -34,8 +35,8 @@ impl Record {
     pub fn new(figures: &[Figures]) -> Self {
         let hundredths = |value: f64| (value * 100.0).round() / 100.0;
         let queries = figures.iter().map(|figures| {
-            let allocations = hundredths(figures.allocations);
-            (figures.kind.name().to_owned(), Recorded { instructions: figures.instructions.round(), allocations })
+            let allocations = hundredths(figures.work.allocations);
+            (figures.kind.name().to_owned(), Recorded { instructions: figures.work.instructions.round(), allocations })
         });
         Self { rustc: rustc(), queries: queries.collect() }
     }
@@ -59,10 +60,10 @@ impl Record {
     }
 }
 
-/// The compiler that builds here.
+/// The compiler that builds here, and for which machines.
 pub fn rustc() -> String {
     let output = Command::new("rustc").arg("--version").output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    format!("{} for {}", String::from_utf8(output.stdout).unwrap().trim_end(), ARCH)
 }
 
 fn path() -> PathBuf {

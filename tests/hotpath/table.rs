@@ -7,8 +7,9 @@ const RARE: f64 = 0.05;
 
 pub fn print(measured: &[(&str, Vec<Figures>)]) {
     println!(
-        "\nPer query, that is per round trip; 1 is one client, m is {} at the same time. beside: instructions of threads \
-         that serve no client. wakes: system calls that wake threads. waits: voluntary context switches.\n",
+        "\nPer query, that is per round trip; 1 is one client, m is {} at the same time. instructions, \
+         allocations and system calls are those of the thread that serves the clients; beside: instructions of all \
+         others. wakes: system calls that wake threads. waits: voluntary context switches.\n",
         many(measured)
     );
     println!(
@@ -33,9 +34,9 @@ pub fn print(measured: &[(&str, Vec<Figures>)]) {
             println!(
                 "{name:<10} {:<12} {:>12.0} {:>8.0} {:>11.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.2} {:>8.2} {:>8.2} {:>8.2}",
                 figures.kind.name(),
-                figures.instructions,
-                figures.beside,
-                figures.allocations,
+                figures.work.instructions,
+                figures.work.beside,
+                figures.work.allocations,
                 alone.transfers,
                 together.transfers,
                 all(alone),
