@@ -3,18 +3,20 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test fmt bench install-deps install-test-deps install-bench-deps
+.PHONY: demo test fmt bench hotpath record-hotpath install-deps install-test-deps install-bench-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
 	$(CARGO) run --release -- demo $(ARGS)
 
-## Everything: format, lints, docs, unit, property, tidy and integration tests.
+## Everything: format, lints, docs, unit, property, tidy and integration tests, and what a query costs.
 test: install-test-deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 	$(CARGO) test
+	$(CARGO) build --release
+	$(CARGO) test --test hotpath -- --ignored --exact guard
 
 fmt:
 	$(CARGO) fmt --all
@@ -25,11 +27,21 @@ bench: install-bench-deps
 	$(CARGO) bench --bench scanner --bench path
 	$(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
 
+## Instructions, allocations, system calls and switches per query, ours and, where it is installed, PgBouncer's.
+hotpath: install-test-deps
+	$(CARGO) build --release
+	$(CARGO) test --test hotpath -- --ignored --exact compare
+
+## Writes what a query costs now to tests/hotpath/recorded.toml, which `make test` holds later costs against.
+record-hotpath: install-test-deps
+	$(CARGO) build --release
+	CAUSEWAY_RECORD_HOTPATH=1 $(CARGO) test --test hotpath -- --ignored --exact guard
+
 ## PostgreSQL and a C compiler from the distribution, where they are missing.
 install-deps:
 	@.ci/install
 
-## The same, and the drivers that the tests run.
+## The same, the drivers that the tests run, and the instruments that they measure with.
 install-test-deps:
 	@.ci/install --test
 
