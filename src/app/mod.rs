@@ -30,6 +30,7 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
 use crate::net::dial::TlsConnector;
 use crate::net::listen::{self, Local};
+use crate::net::timers::Timers;
 use crate::net::tls::Acceptor;
 use crate::pool::set::Pools;
 use crate::session::Door;
@@ -49,11 +50,11 @@ pub struct Running {
     metrics_address: Option<SocketAddr>,
     phase: watch::Sender<Phase>,
     workers: Vec<oneshot::Receiver<()>>,
-    _control_plane: ControlPlane,
+    _control_plane: Arc<ControlPlane>,
 }
 
-/// The control plane's runtime. A runtime may not wait for its tasks where another one runs, so it ends in the
-/// background.
+/// The control plane's runtime. The workers hold it too, because it keeps their timers. A runtime may not wait for its
+/// tasks where another one runs, so it ends in the background.
 #[derive(Debug)]
 struct ControlPlane(Option<Runtime>);
 
@@ -118,14 +119,14 @@ pub async fn start(config: Config) -> Result<Running> {
         .build()
         .map_err(|error| internal("the control plane cannot start").source(error))?;
     let handle = control_plane.handle().clone();
-    let control_plane = ControlPlane(Some(control_plane));
+    let control_plane = Arc::new(ControlPlane(Some(control_plane)));
     let config = Arc::new(config);
     let shared = {
         let (config, handle) = (Arc::clone(&config), handle.clone());
         on(&handle.clone(), async move { build(config, &handle) }).await?
     };
     let (phase, phases) = watch::channel(Phase::Serving);
-    let (workers, newcomers) = start_workers(&shared, &phases)?;
+    let (workers, newcomers) = start_workers(&shared, &phases, &control_plane)?;
     let (addresses, metrics_address) = {
         let (shared, phases) = (Arc::clone(&shared), phases.clone());
         on(&handle, async move { open_doors(&shared, &newcomers, &phases).await }).await?
@@ -143,11 +144,12 @@ async fn on<T: Send + 'static>(
 
 fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<Arc<Shared>> {
     let metrics = Metrics::new(config.workers)?;
+    let timers = Timers::of(control_plane);
     let versions = Arc::new(AtomicU64::new(0));
     let clusters = config.clusters.iter().enumerate().map(|(index, cluster)| {
         let topology = Topology::start(cluster, &config.probe, &config.routing, &metrics, control_plane)?;
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
-        let endpoints = endpoints(cluster, &config)?;
+        let endpoints = endpoints(cluster, &config, &timers)?;
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
         Ok(Arc::new(Cluster::new(index, cluster.clone(), &config.routing, topology, pools, facts)))
     });
@@ -160,11 +162,12 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         cancels: Arc::new(Cancels::default()),
         clients: (0..config.workers).map(|_| AtomicUsize::default()).collect(),
         metrics,
+        timers,
         config,
     }))
 }
 
-fn endpoints(cluster: &crate::config::Cluster, config: &Config) -> Result<Arc<[Arc<Endpoint>]>> {
+fn endpoints(cluster: &crate::config::Cluster, config: &Config, timers: &Timers) -> Result<Arc<[Arc<Endpoint>]>> {
     let tls = TlsConnector::new(&cluster.server_tls)?;
     let endpoint = |(id, node): (u16, &crate::config::Node)| {
         Arc::new(Endpoint {
@@ -173,6 +176,7 @@ fn endpoints(cluster: &crate::config::Cluster, config: &Config) -> Result<Arc<[A
             address: node.address.clone(),
             tls: tls.clone(),
             connect_timeout: config.pool.connect_timeout,
+            timers: timers.clone(),
             max_prepared_statements: config.pool.max_prepared_statements,
         })
     };
@@ -181,15 +185,20 @@ fn endpoints(cluster: &crate::config::Cluster, config: &Config) -> Result<Arc<[A
 
 type Workers = (Vec<oneshot::Receiver<()>>, Vec<mpsc::UnboundedSender<Newcomer>>);
 
-fn start_workers(shared: &Arc<Shared>, phases: &watch::Receiver<Phase>) -> Result<Workers> {
+fn start_workers(
+    shared: &Arc<Shared>,
+    phases: &watch::Receiver<Phase>,
+    control_plane: &Arc<ControlPlane>,
+) -> Result<Workers> {
     let mut ended = Vec::new();
     let mut newcomers = Vec::new();
     for id in 0..shared.config.workers {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (ending, end) = oneshot::channel();
-        let (shared, phases) = (Arc::clone(shared), phases.clone());
+        let (shared, phases, timers_keeper) = (Arc::clone(shared), phases.clone(), Arc::clone(control_plane));
         let spawned = thread::Builder::new().name(format!("causeway-worker-{id}")).spawn(move || {
             plane::run_worker(WorkerId(id), shared, receiver, phases, ending);
+            drop(timers_keeper);
         });
         spawned.map_err(|error| internal("a worker thread cannot start").source(error))?;
         ended.push(end);

@@ -91,7 +91,7 @@ pub fn run_worker(
         let _ = done.send(());
         ended(phases).await;
     };
-    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+    match Builder::new_current_thread().enable_io().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(life),
         Err(error) => tracing::error!(%error, worker = id.0, "a worker's runtime cannot start"),
     }
@@ -118,7 +118,7 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
     tokio::select! {
         () = worker.is_empty() => {}
         () = ended(phases) => {}
-        () = tokio::time::sleep(worker.shared.config.shutdown_timeout) => {
+        () = worker.shared.timers.sleep(worker.shared.config.shutdown_timeout) => {
             tracing::warn!(worker = worker.id.0, "transactions are still running after shutdown_timeout");
         }
     }
@@ -138,7 +138,7 @@ async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
 }
 
 async fn tick(worker: Rc<Worker>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = worker.shared.timers.interval(TICK);
     loop {
         ticks.tick().await;
         worker.tick(Instant::now());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connect::Endpoint;
 use crate::error::{Error, Result};
+use crate::net::timers::Timers;
 use crate::wire::startup::{CancelKey, put_cancel};
 
 /// Which server of which node.
@@ -23,6 +24,11 @@ impl CancelTarget {
         Self { endpoint, key }
     }
 
+    /// Those of its node.
+    pub fn timers(&self) -> &Timers {
+        &self.endpoint.timers
+    }
+
     /// Returns when the node has signalled its server, which it shows by closing the connection.
     ///
     /// # Errors
@@ -36,7 +42,7 @@ impl CancelTarget {
             io.read_to_end().await;
             Ok(())
         };
-        tokio::time::timeout(CANCEL_TIMEOUT, asking).await.unwrap_or_else(|_| {
+        self.endpoint.timers.timeout(CANCEL_TIMEOUT, asking).await.unwrap_or_else(|_| {
             Err(Error::node(format!("node {:?} did not take a cancel request in time", self.endpoint.name)))
         })
     }

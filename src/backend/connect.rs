@@ -15,6 +15,7 @@ use crate::config::Address;
 use crate::error::{Error, Result};
 use crate::net::dial::{Attempt, TlsConnector, dial};
 use crate::net::login::LoginIo;
+use crate::net::timers::Timers;
 use crate::types::{NodeId, Secret};
 use crate::wire::backend::{TransactionStatus, backend_key, parameter_status, ready_status};
 use crate::wire::startup::{CancelKey, put_startup};
@@ -28,6 +29,7 @@ pub struct Endpoint {
     pub tls: TlsConnector,
     /// For everything up to ReadyForQuery.
     pub connect_timeout: Duration,
+    pub timers: Timers,
     /// How many prepared statements a server keeps.
     pub max_prepared_statements: usize,
 }
@@ -43,7 +45,7 @@ impl Endpoint {
     }
 
     async fn dial_by(&self, attempt: Attempt) -> Result<LoginIo> {
-        let stream = dial(&self.address, &self.tls, attempt, self.connect_timeout).await?;
+        let stream = dial(&self.address, &self.tls, attempt, self.connect_timeout, &self.timers).await?;
         Ok(LoginIo::to_node(stream, self.name.clone()))
     }
 }
@@ -73,7 +75,8 @@ pub async fn connect_with(
     login: &ServerLogin,
     parameters: &[(String, Bytes)],
 ) -> Result<Server> {
-    let connecting = tokio::time::timeout(endpoint.connect_timeout, connect_by_turns(endpoint, login, parameters));
+    let connecting = connect_by_turns(endpoint, login, parameters);
+    let connecting = endpoint.timers.timeout(endpoint.connect_timeout, connecting);
     let connected = connecting.await.unwrap_or_else(|_| {
         let limit = humantime::format_duration(endpoint.connect_timeout);
         let message = format!("node {:?} gave no server within pool.server_connect_timeout ({limit})", endpoint.name);

@@ -90,10 +90,10 @@ impl Server {
             put_query(&mut statements, b"ROLLBACK");
         }
         put_query(&mut statements, b"DISCARD ALL");
+        let target = Arc::clone(&self.cancel);
         let cleaning = self.ask(&statements, 1 + usize::from(in_transaction));
-        tokio::time::timeout(CLEAN_TIMEOUT, cleaning)
-            .await
-            .map_err(|_| Error::node("a server did not answer DISCARD ALL in time"))??;
+        let limited = target.timers().timeout(CLEAN_TIMEOUT, cleaning);
+        limited.await.map_err(|_| Error::node("a server did not answer DISCARD ALL in time"))??;
         self.prepared.clear();
         self.applied = Arc::default();
         self.tainted = false;
@@ -159,11 +159,12 @@ impl Server {
 
     /// Says good-bye, so that the node need not log a lost connection.
     pub async fn say_goodbye(&mut self) {
+        let target = Arc::clone(&self.cancel);
         let farewell = async {
             let _ = self.stream.write_all(TERMINATE).await;
             self.stream.shutdown().await;
         };
-        let _ = tokio::time::timeout(CLEAN_TIMEOUT, farewell).await;
+        let _ = target.timers().timeout(CLEAN_TIMEOUT, farewell).await;
     }
 
     /// Registers its socket with the current thread's reactor.

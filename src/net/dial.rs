@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::stream::{Peer, PeerInfo, Stream};
+use super::timers::Timers;
 use super::{describe, socket_path, tls};
 use crate::config::{Address, ServerTls, SslMode};
 use crate::error::{Error, Fault, Result, sqlstate};
@@ -64,36 +65,43 @@ impl TlsConnector {
 ///
 /// # Errors
 /// Name the address. Nothing was sent that matters: another node will do.
-pub async fn dial(address: &Address, tls: &TlsConnector, attempt: Attempt, timeout: Duration) -> Result<Stream> {
+pub async fn dial(
+    address: &Address,
+    tls: &TlsConnector,
+    attempt: Attempt,
+    timeout: Duration,
+    timers: &Timers,
+) -> Result<Stream> {
     let deadline = Instant::now() + timeout;
+    let by = By { deadline, timers };
     let (stream, connector) = match (address, attempt, &tls.connector) {
         (Address::Unix { directory, port }, ..) => {
             let connecting = UnixStream::connect(socket_path(directory, *port));
-            let socket = by(deadline, connecting).await.map_err(|error| cannot_connect(address, &error))?;
+            let socket = by.limit(connecting).await.map_err(|error| cannot_connect(address, &error))?;
             return Ok(Stream::unix(socket));
         }
         (Address::Tcp { host, port }, attempt, connector) => {
-            let socket = connect(host, *port, deadline).await.map_err(|error| cannot_connect(address, &error))?;
+            let socket = connect(host, *port, by).await.map_err(|error| cannot_connect(address, &error))?;
             match connector {
                 Some(connector) if attempt != Attempt::Plain => (socket, connector),
                 _ => return Ok(socket),
             }
         }
     };
-    match timeout_at(deadline, negotiate(stream, address, connector, attempt)).await {
+    match timers.timeout_at(deadline, negotiate(stream, address, connector, attempt)).await {
         Ok(result) => result,
         Err(_) => Err(cannot_connect(address, &io::ErrorKind::TimedOut.into())),
     }
 }
 
-async fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<Stream> {
-    let addresses: Vec<_> = by(deadline, lookup_host((host, port))).await?.collect();
+async fn connect(host: &str, port: u16, by: By<'_>) -> io::Result<Stream> {
+    let addresses: Vec<_> = by.limit(lookup_host((host, port))).await?.collect();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
-        let share = now + deadline.saturating_duration_since(now) / left;
-        match by(share, TcpStream::connect(address)).await.and_then(|socket| Stream::tcp(socket, Peer::Node)) {
+        let share = By { deadline: now + by.deadline.saturating_duration_since(now) / left, ..by };
+        match share.limit(TcpStream::connect(address)).await.and_then(|socket| Stream::tcp(socket, Peer::Node)) {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = error,
         }
@@ -101,8 +109,18 @@ async fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<Stream>
     Err(failure)
 }
 
-async fn by<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+/// By when something must be done.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    deadline: Instant,
+    timers: &'a Timers,
+}
+
+impl By<'_> {
+    async fn limit<T>(self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let limited = self.timers.timeout_at(self.deadline, work);
+        limited.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 /// Asks for TLS and shakes hands

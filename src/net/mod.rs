@@ -6,6 +6,7 @@ pub mod dial;
 pub mod listen;
 pub mod login;
 pub mod stream;
+pub mod timers;
 pub mod tls;
 
 /// An address as errors and logs show it: `host:port`, or the path of a Unix socket.

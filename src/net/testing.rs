@@ -10,9 +10,10 @@ use rcgen::{
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 
-use super::dial::{Attempt, TlsConnector, dial};
+use super::dial::{Attempt, TlsConnector};
 use super::login::LoginIo;
 use super::stream::{Peer, Stream};
+use super::timers::Timers;
 use super::tls::{Acceptor, Opening};
 use crate::config::{Address, ServerTls, SslMode};
 use crate::wire::startup::SSL_REQUEST;
@@ -111,4 +112,14 @@ pub(crate) async fn tls_pair(certificates: &Certificates) -> (Stream, Stream) {
     };
     let (accepted, dialled) = tokio::join!(accept, dial(&address, &connector, Attempt::Tls, TIMEOUT));
     (accepted, dialled.unwrap())
+}
+
+/// With the timers of the test's own runtime.
+pub(super) async fn dial(
+    address: &Address,
+    tls: &TlsConnector,
+    attempt: Attempt,
+    timeout: Duration,
+) -> crate::error::Result<Stream> {
+    super::dial::dial(address, tls, attempt, timeout, &Timers::current()).await
 }

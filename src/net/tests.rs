@@ -15,11 +15,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::dial::{Attempt, dial};
+use super::dial::Attempt;
 use super::listen::{Local, bind};
 use super::login::LoginIo;
 use super::stream::{Peer, Stream};
-use super::testing::{Certificates, TIMEOUT, connector, tcp_pair, tls_pair, unix_pair};
+use super::testing::{Certificates, TIMEOUT, connector, dial, tcp_pair, tls_pair, unix_pair};
 use super::tls::{Acceptor, Opening, client_config};
 use crate::config::{Address, ServerTls, SslMode};
 use crate::error::{Result, Retry};

@@ -73,7 +73,7 @@ impl PoolSet {
             attempt = match attempt {
                 Attempt::Server(lease) => return Ok(lease),
                 Attempt::Connect(place) => return self.connect(node, place).await,
-                Attempt::Wait(waiting) => waiting.turn(worker).await?,
+                Attempt::Wait(waiting) => waiting.turn(worker, &self.endpoints[node.index()].timers).await?,
             }
         }
     }

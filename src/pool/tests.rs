@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::sqlstate;
 use crate::metrics::Metrics;
+use crate::net::timers::Timers;
 
 #[derive(Debug)]
 struct Fake {
@@ -102,9 +103,11 @@ async fn waiters_are_served_in_order_across_workers() {
     let lease = connect(&pool, ONE, 1);
     let (first, second) = (queue(&pool, TWO), queue(&pool, ONE));
     lease.release(Instant::now());
-    let Attempt::Server(lease) = first.turn(TWO).await.unwrap() else { panic!("a server was released") };
+    let Attempt::Server(lease) = first.turn(TWO, &Timers::current()).await.unwrap() else {
+        panic!("a server was released")
+    };
     lease.release(Instant::now());
-    assert!(matches!(second.turn(ONE).await.unwrap(), Attempt::Server(_)));
+    assert!(matches!(second.turn(ONE, &Timers::current()).await.unwrap(), Attempt::Server(_)));
 }
 
 #[tokio::test]
@@ -114,7 +117,7 @@ async fn a_waiter_that_leaves_passes_on_what_it_was_handed() {
     let (first, second) = (queue(&pool, ONE), queue(&pool, ONE));
     lease.release(Instant::now());
     drop(first);
-    assert!(matches!(second.turn(ONE).await.unwrap(), Attempt::Server(_)));
+    assert!(matches!(second.turn(ONE, &Timers::current()).await.unwrap(), Attempt::Server(_)));
 }
 
 /// A server that is released while another worker finds the pool empty goes to that worker.
@@ -137,10 +140,12 @@ fn no_release_is_missed() {
                     std::thread::yield_now();
                 }
                 let lease = match pool.attempt(worker) {
-                    Attempt::Wait(waiting) => match runtime.block_on(waiting.turn(worker)).unwrap() {
-                        Attempt::Server(lease) => lease,
-                        other => panic!("expected a server, got {other:?}"),
-                    },
+                    Attempt::Wait(waiting) => {
+                        match runtime.block_on(async { waiting.turn(worker, &Timers::current()).await }).unwrap() {
+                            Attempt::Server(lease) => lease,
+                            other => panic!("expected a server, got {other:?}"),
+                        }
+                    }
                     Attempt::Server(lease) => lease,
                     other @ Attempt::Connect(_) => panic!("expected a server or to wait, got {other:?}"),
                 };
@@ -160,14 +165,14 @@ async fn a_closed_server_lets_the_first_waiter_connect() {
     let lease = connect(&pool, ONE, 1);
     let waiting = queue(&pool, ONE);
     drop(lease);
-    assert!(matches!(waiting.turn(ONE).await.unwrap(), Attempt::Connect(_)));
+    assert!(matches!(waiting.turn(ONE, &Timers::current()).await.unwrap(), Attempt::Connect(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiting_ends_with_an_error_that_names_the_setting() {
     let pool = pool(limits(1));
     let _lease = connect(&pool, ONE, 1);
-    let error = queue(&pool, ONE).turn(ONE).await.unwrap_err();
+    let error = queue(&pool, ONE).turn(ONE, &Timers::current()).await.unwrap_err();
     assert_eq!(error.sqlstate(), sqlstate::TOO_MANY_CONNECTIONS);
     assert!(error.message().contains("query_wait_timeout (5s) in the pool of test"), "{error}");
 }

@@ -9,6 +9,7 @@ use super::lease::Turn;
 use super::{Attempt, Pool, Pooled};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::WaitGuard;
+use crate::net::timers::Timers;
 use crate::types::WorkerId;
 
 /// A place in a pool's queue. Dropping it leaves the queue; what was already handed over goes to the next in line.
@@ -26,9 +27,9 @@ impl<S: Pooled> Waiting<S> {
     }
 
     /// Waits for its turn, at most `query_wait_timeout`.
-    pub async fn turn(mut self, worker: WorkerId) -> Result<Attempt<S>> {
+    pub async fn turn(mut self, worker: WorkerId, timers: &Timers) -> Result<Attempt<S>> {
         let limit = self.pool.core.limits.wait_timeout;
-        let turn = match tokio::time::timeout(limit, &mut self.receiver).await {
+        let turn = match timers.timeout(limit, &mut self.receiver).await {
             Ok(Ok(turn)) => turn,
             // The sender is dropped only with the pool.
             Ok(Err(_)) => return Err(self.timed_out(limit)),

@@ -114,7 +114,8 @@ impl Exchange<'_> {
                 Poll::Ready(Outcome::Refused)
             }
             Ok(Poll::Pending) if self.watch.refused() == Some(Cause::Behind) => {
-                let respite = self.respite.get_or_insert_with(|| Box::pin(tokio::time::sleep(RESPITE)));
+                let respite =
+                    self.respite.get_or_insert_with(|| Box::pin(self.classify.worker.shared.timers.sleep(RESPITE)));
                 respite.as_mut().poll(cx).map(|()| Outcome::Unwanted)
             }
             Ok(Poll::Pending) => Poll::Pending,

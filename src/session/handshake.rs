@@ -47,8 +47,8 @@ pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: 
     let limit = shared.config.limits.client_login_timeout;
     let room = count.is_within_limit();
     // On the heap, so that it goes when the session begins: an idle session should be small.
-    let entering = Box::pin(enter(&worker, LoginIo::new(stream), &door, room));
-    match tokio::time::timeout(limit, entering).await {
+    let entered = Box::pin(shared.timers.timeout(limit, enter(&worker, LoginIo::new(stream), &door, room))).await;
+    match entered {
         Ok(Some(Life::Session(mut session))) => session.run().await,
         Ok(Some(Life::Replication(link))) => Box::pin(link.run()).await,
         Ok(None) => {}
@@ -211,7 +211,8 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     for (name, value) in startup.settings()? {
         asked.set(&name, &value);
     }
-    let own = Own::new(shared.config.consistency(&cluster.config, database, user), &mut asked)?;
+    let configured = shared.config.consistency(&cluster.config, database, user);
+    let own = Own::new(configured, &mut asked, &worker.last_promise)?;
     let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
     let (params, reported) = greet(worker, cluster, &pools, &asked).await?;
     let registration = shared.cancels.register(startup.minor() >= 2)?;

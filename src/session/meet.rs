@@ -225,7 +225,7 @@ impl Session {
         let slot = &self.registration.slot;
         slot.waits();
         let done = tokio::select! {
-            done = tokio::time::timeout_at(deadline, work) => Ok(done.ok()),
+            done = self.worker.shared.timers.timeout_at(deadline, work) => Ok(done.ok()),
             error = slot.cancelled_while_waiting() => Err(error),
         };
         slot.is_done();

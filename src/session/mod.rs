@@ -41,6 +41,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::batch::{Bounds, Collector, End};
@@ -208,20 +209,23 @@ impl Session {
     async fn step(&mut self) -> Result<(), Ended> {
         let Arrival { bytes, end } = self.next_arrival().await?;
         self.now.set(Instant::now());
-        if self.skip_to_sync { self.skip(bytes, end).await } else { self.serve(bytes, end).await }
+        self.serve(bytes, end).map_err(Ended::Farewell)?.await
     }
 
-    /// Serves one batch from the survey to the settlement.
-    async fn serve(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
-        let survey = self.survey(bytes, end).map_err(Ended::Farewell)?;
-        // On the heap: an idle session should not carry what only a running batch needs.
-        match self.way(bytes, end, survey) {
-            Way::Lead(task) => Box::pin(self.lead_or_refuse(task)).await,
-            Way::Explain(survey) => Box::pin(self.serve_explained(bytes, end, survey)).await,
-            Way::Alone => self.answer_alone(bytes).await,
-            Way::Set(Ok(())) => self.answer_set(bytes).await,
-            Way::Set(Err(error)) => self.refuse(bytes, end, &error).await,
+    /// Serves one batch from the survey to the settlement. On the heap: an idle session should not carry what only a
+    /// running batch needs.
+    fn serve(&mut self, bytes: usize, end: End) -> Result<LocalBoxFuture<'_, Result<(), Ended>>> {
+        if self.skip_to_sync {
+            return Ok(Box::pin(self.skip(bytes, end)));
         }
+        let survey = self.survey(bytes, end)?;
+        Ok(match self.way(bytes, end, survey) {
+            Way::Lead(task) => Box::pin(self.lead_or_refuse(task)),
+            Way::Explain(survey) => Box::pin(self.serve_explained(bytes, end, survey)),
+            Way::Alone => Box::pin(self.answer_alone(bytes)),
+            Way::Set(Ok(())) => Box::pin(self.answer_set(bytes)),
+            Way::Set(Err(error)) => Box::pin(async move { self.refuse(bytes, end, &error).await }),
+        })
     }
 
     fn way(&mut self, bytes: usize, end: End, survey: Survey) -> Way {
@@ -329,7 +333,8 @@ impl Session {
     async fn end(&mut self, ended: Ended) {
         self.give_back_held();
         // A client that does not read keeps nobody waiting.
-        let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_goodbye(ended)).await;
+        let timers = self.worker.shared.timers.clone();
+        let _ = Box::pin(timers.timeout(FAREWELL_LIMIT, self.say_goodbye(ended))).await;
     }
 
     async fn say_goodbye(&mut self, ended: Ended) {
@@ -387,7 +392,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1300, "{}", size_of::<super::Session>());
-        assert!(future_bytes(super::accept) <= 900, "{}", future_bytes(super::accept));
+        assert!(size_of::<super::Session>() <= 1050, "{}", size_of::<super::Session>());
+        assert!(future_bytes(super::accept) <= 400, "{}", future_bytes(super::accept));
     }
 }

@@ -1,5 +1,6 @@
 //! Causeway's own settings, as a session has them: PostgreSQL keeps them like any custom parameter, we act on them.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::batch::End;
@@ -19,7 +20,7 @@ use crate::wire::frontend::query;
 
 /// What a session says that its reads may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Promise {
+pub struct Promise {
     consistency: Consistency,
     after: Option<Position>,
 }
@@ -45,11 +46,12 @@ pub struct Own {
 }
 
 impl Own {
-    /// Takes what is the session's own out of the parameters that the client asked for at login.
+    /// Takes what is the session's own out of the parameters that the client asked for at login. `last`: what the session
+    /// before was promised, which is mostly the same.
     ///
     /// # Errors
     /// There is no such setting, or it cannot have that value.
-    pub fn new(configured: Consistency, login: &mut Params) -> Result<Self> {
+    pub fn new(configured: Consistency, login: &mut Params, last: &RefCell<Option<Arc<Promise>>>) -> Result<Self> {
         let mut overrides = Overrides::default();
         let mut after = None;
         for (name, value) in take_own(login) {
@@ -58,7 +60,12 @@ impl Own {
                 value => overrides.choose(value),
             }
         }
-        let login = Arc::new(Promise { consistency: overrides.over(configured), after });
+        let promise = Promise { consistency: overrides.over(configured), after };
+        let mut last = last.borrow_mut();
+        let login = match &*last {
+            Some(last) if **last == promise => Arc::clone(last),
+            _ => Arc::clone(last.insert(Arc::new(promise))),
+        };
         Ok(Self { current: Arc::clone(&login), login, bad: Box::default() })
     }
 

@@ -140,7 +140,8 @@ impl Link {
         };
         if let Some(error) = farewell {
             // A client that does not read keeps nobody waiting.
-            let _ = tokio::time::timeout(FAREWELL_LIMIT, self.say_goodbye(&error)).await;
+            let timers = self.worker.shared.timers.clone();
+            let _ = timers.timeout(FAREWELL_LIMIT, self.say_goodbye(&error)).await;
         }
         self.client.stream.shutdown().await;
     }

@@ -44,8 +44,19 @@ pub struct Survey {
     /// Texts that it prepares, describes or runs, and those of them that are EXPLAIN ROUTE.
     mentioned: u32,
     explained: u32,
-    /// Statements that this batch defines, or closes (`None`); the unnamed one has an empty name.
+    /// What this batch makes of statements: it defines them, or closes them (`None`).
     named: HashMap<Box<[u8]>, Option<Arc<Classified>>>,
+    /// And of the unnamed one, which most drivers use.
+    unnamed: Unnamed,
+}
+
+/// What a batch has made of the unnamed statement so far.
+#[derive(Clone, Debug, Default)]
+enum Unnamed {
+    #[default]
+    AsBefore,
+    Defined(Arc<Classified>),
+    Closed,
 }
 
 /// What a server is needed for.
@@ -98,6 +109,7 @@ impl Default for Survey {
             mentioned: 0,
             explained: 0,
             named: HashMap::new(),
+            unnamed: Unnamed::AsBefore,
         }
     }
 }
@@ -171,7 +183,7 @@ impl Survey {
                     Some(named) => self.name_in_sql(named, statements),
                     None => self.mention_names(parse.text, statements),
                 }
-                self.named.insert(parse.name.into(), Some(classified));
+                self.name(parse.name, Some(classified));
             }
             tag::BIND => self.bind(Bind::read(body)?, statements, classify),
             tag::DESCRIBE => match Target::read(body)? {
@@ -180,7 +192,7 @@ impl Survey {
             },
             tag::CLOSE => match Target::read(body)? {
                 Target::Portal(_) => self.work = Work::Run,
-                Target::Statement(name) => _ = self.named.insert(name.into(), None),
+                Target::Statement(name) => self.name(name, None),
             },
             _ => {}
         }
@@ -190,6 +202,15 @@ impl Survey {
     /// The client's statements are now what the messages so far have made of them.
     pub fn names_are_applied(&mut self) {
         self.named.clear();
+        self.unnamed = Unnamed::AsBefore;
+    }
+
+    fn name(&mut self, name: &[u8], statement: Option<Arc<Classified>>) {
+        if name.is_empty() {
+            self.unnamed = statement.map_or(Unnamed::Closed, Unnamed::Defined);
+        } else {
+            self.named.insert(name.into(), statement);
+        }
     }
 
     /// A Query that is one PREPARE, EXECUTE or DEALLOCATE.
@@ -293,13 +314,17 @@ impl Survey {
         statements: &ClientStatements,
         classify: &mut impl Classify,
     ) -> Option<Arc<Classified>> {
-        if let Some(here) = self.named.get(name) {
-            return here.clone();
+        if name.is_empty() {
+            return match &self.unnamed {
+                Unnamed::AsBefore => statements.unnamed().map(|parse| classify.classify(parse.text)),
+                Unnamed::Defined(classified) => Some(Arc::clone(classified)),
+                Unnamed::Closed => None,
+            };
         }
-        if !name.is_empty() {
-            return statements.get(name).and_then(|statement| classified(statement, classify));
+        match self.named.get(name) {
+            Some(here) => here.clone(),
+            None => statements.get(name).and_then(|statement| classified(statement, classify)),
         }
-        statements.unnamed().map(|parse| classify.classify(parse.text))
     }
 
     /// A text that is prepared or described: it has no effects yet.

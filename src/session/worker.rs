@@ -12,11 +12,13 @@ use tokio::sync::Notify;
 use super::buffers::Buffers;
 use super::cancel::Cancels;
 use super::cluster::Cluster;
+use super::own::Promise;
 use crate::auth::client::Authenticator;
 use crate::backend::prepared::Statements;
 use crate::config::Config;
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
+use crate::net::timers::Timers;
 use crate::sql::{Classifier, Stats};
 use crate::topology::{Follower, ViewHere};
 use crate::types::WorkerId;
@@ -28,6 +30,7 @@ pub struct Shared {
     pub clusters: Box<[Arc<Cluster>]>,
     pub users: Authenticator,
     pub metrics: Arc<Metrics>,
+    pub timers: Timers,
     pub statements: Statements,
     pub cancels: Arc<Cancels>,
     /// By worker: clients that are connected, logged in or not.
@@ -64,6 +67,8 @@ pub struct Worker {
     pub server_buffers: Buffers,
     /// The time as of the last tick: good enough for idle times, and free.
     now: Cell<Instant>,
+    /// What the last session that came was promised.
+    pub last_promise: RefCell<Option<Arc<Promise>>>,
     /// By cluster.
     views: Box<[Follower]>,
     draining: Cell<bool>,
@@ -103,6 +108,7 @@ impl Worker {
             client_buffers: Buffers::new(CLIENT_BUFFER_BYTES),
             server_buffers: Buffers::new(SERVER_BUFFER_BYTES),
             now: Cell::new(Instant::now()),
+            last_promise: RefCell::default(),
             views,
             draining: Cell::new(false),
             seats: RefCell::default(),

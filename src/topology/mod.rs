@@ -48,6 +48,7 @@ pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
 use crate::config;
 use crate::error::{Error, Fault, sqlstate};
 use crate::metrics::{Metrics, NodeStatus, PositionMetrics};
+use crate::net::timers::Timers;
 use crate::types::{Mutant, NodeId, Position, Role};
 use control::{Control, ControlError, Timeouts};
 use nudge::Nudger;
@@ -88,7 +89,7 @@ impl Topology {
             };
             cluster.nodes.iter().map(control).collect::<Result<Box<[Control]>, Error>>()
         };
-        let state = Arc::new(Shared::new(cluster, probe, routing, metrics));
+        let state = Arc::new(Shared::new(cluster, probe, routing, metrics, Timers::of(control_plane)));
         let mut tasks = JoinSet::new();
         for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
             tasks.spawn_on(probe_node(Arc::clone(&state), id, Prober::new(control), probe.interval), control_plane);
@@ -156,7 +157,7 @@ impl Topology {
     pub async fn ask_primary(&self, since: std::time::Instant) -> Result<PositionSample, PositionError> {
         match self.primary_position(since) {
             Some(known) => Ok(known),
-            None => self.state.oracle.ask(since, self.state.patience).await,
+            None => self.state.oracle.ask(since, self.state.patience, &self.state.timers).await,
         }
     }
 
@@ -183,7 +184,7 @@ impl Topology {
     pub async fn refresh_staleness(&self, until: tokio::time::Instant) {
         let since = std::time::Instant::now();
         // Without an answer the replicas are measured by the positions that are known.
-        let _ = tokio::time::timeout_at(until, self.ask_primary(since)).await;
+        let _ = self.state.timers.timeout_at(until, self.ask_primary(since)).await;
         let view = self.state.view.load_full();
         let replicas = view.nodes.iter().filter(|node| node.role == Some(Role::Replica) && !node.is_unreachable());
         let replicas: Vec<NodeId> = replicas.map(|node| node.id).collect();
@@ -210,6 +211,8 @@ struct Shared {
     /// By node: probe now.
     wake: Box<[Notify]>,
     oracle: Oracle,
+    /// Sessions wait on runtimes that have none.
+    timers: Timers,
     poller: Poller,
     nudger: Nudger,
     /// How long somebody waits for the primary's answer.
@@ -224,6 +227,7 @@ impl Shared {
         probe: &config::Probe,
         routing: &config::Routing,
         metrics: &Arc<Metrics>,
+        timers: Timers,
     ) -> Self {
         let limits = Limits {
             max_lag: routing.max_lag,
@@ -245,6 +249,7 @@ impl Shared {
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
             oracle: Oracle::default(),
+            timers,
             poller: Poller::new(cluster.nodes.len()),
             nudger: Nudger::default(),
             patience: probe.timeout,

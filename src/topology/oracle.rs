@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::Shared;
 use super::progress::PositionSample;
 use super::question::Line;
+use crate::net::timers::Timers;
 use crate::types::NodeId;
 
 /// Why the position of the primary is not known.
@@ -58,7 +59,7 @@ impl Oracle {
     }
 
     /// Waits for the answer to a question sent at or after `since`. Cancel safe: whoever goes is not answered.
-    pub(super) async fn ask(&self, since: Instant, patience: Duration) -> Answer {
+    pub(super) async fn ask(&self, since: Instant, patience: Duration, timers: &Timers) -> Answer {
         let (answer, answered) = oneshot::channel();
         // A question can't be sent in the future.
         let since = since.min(Instant::now());
@@ -70,7 +71,7 @@ impl Oracle {
         if first {
             self.wanted.notify_one();
         }
-        match tokio::time::timeout(patience, answered).await {
+        match timers.timeout(patience, answered).await {
             Ok(Ok(answer)) => answer,
             // The time is over, or the task is: the topology was shut down.
             Ok(Err(_)) | Err(_) => Err(PositionError::NoAnswer),
@@ -107,7 +108,7 @@ pub(super) async fn keep_fresh(state: Arc<Shared>) {
         ticks.tick().await;
         if state.oracle.used.swap(false, Relaxed) {
             // Nobody is told if it fails.
-            let _ = state.oracle.ask(Instant::now(), state.patience).await;
+            let _ = state.oracle.ask(Instant::now(), state.patience, &state.timers).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use super::Shared;
 use super::progress::PositionSample;
 use super::question::Line;
 use crate::metrics::WaitOutcome;
+use crate::net::timers::Timers;
 use crate::types::{Lsn, NodeId, Position};
 
 const SHORTEST_PAUSE: Duration = Duration::from_micros(300);
@@ -53,7 +54,7 @@ impl Poller {
 
     /// The first of `nodes` to say that it has replayed `position`, in an answer that comes from now on. `None`: time
     /// is over, or none of them answers. Cancel safe.
-    async fn wait(&self, wanted: Wanted, nodes: &[NodeId], until: tokio::time::Instant) -> Waited {
+    async fn wait(&self, wanted: Wanted, nodes: &[NodeId], until: tokio::time::Instant, timers: &Timers) -> Waited {
         if nodes.is_empty() {
             return Waited::NoAnswer;
         }
@@ -64,7 +65,7 @@ impl Poller {
                 wanted.notify_one();
             }
         }
-        match tokio::time::timeout_at(until, answered).await {
+        match timers.timeout_at(until, answered).await {
             Ok(Ok(id)) => Waited::Met(id),
             Ok(Err(_)) => Waited::NoAnswer,
             Err(_) => Waited::TooLong,
@@ -130,7 +131,7 @@ impl Shared {
         until: tokio::time::Instant,
     ) -> Option<NodeId> {
         let began = Instant::now();
-        let waited = self.poller.wait(Wanted::Replayed(wanted), nodes, until).await;
+        let waited = self.poller.wait(Wanted::Replayed(wanted), nodes, until, &self.timers).await;
         let (outcome, id) = match waited {
             Waited::Met(id) => (WaitOutcome::Met, Some(id)),
             Waited::TooLong => (WaitOutcome::TimedOut, None),
@@ -144,7 +145,7 @@ impl Shared {
     pub(super) async fn poll_once(&self, nodes: &[NodeId], until: tokio::time::Instant) {
         let since = Instant::now();
         let polls = nodes.iter().map(async |&id| {
-            if let Waited::Met(_) = self.poller.wait(Wanted::News(since), &[id], until).await {
+            if let Waited::Met(_) = self.poller.wait(Wanted::News(since), &[id], until, &self.timers).await {
                 self.publish_news(Instant::now());
             }
         });

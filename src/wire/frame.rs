@@ -39,7 +39,8 @@ pub fn put(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Splits a NUL-terminated string off the front of `bytes`.
 pub fn take_cstr<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let end = memchr::memchr(0, bytes)?;
+    // Most names are empty, and to start a search takes longer than to see that.
+    let end = if bytes.first() == Some(&0) { 0 } else { memchr::memchr(0, bytes)? };
     let (text, rest) = bytes.split_at(end);
     *bytes = &rest[1..];
     Some(text)
