@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test fmt bench hotpath record-hotpath install-deps install-test-deps install-bench-deps
+.PHONY: demo test fmt release bench hotpath record-hotpath install-deps install-test-deps install-bench-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
@@ -21,11 +21,15 @@ test: install-test-deps
 fmt:
 	$(CARGO) fmt --all
 
-## Micro benches, then the comparison with other proxies, which draws benches/compare.svg. ARGS='--only growth' and
-## others: see `cargo bench --bench compare -- --help`.
-bench: install-bench-deps
+## target/pgo/causeway: the binary to deploy, optimised by a profile of itself under load. Takes some minutes.
+release: install-deps
+	CARGO=$(CARGO) benches/pgo.sh
+
+## Micro benches, then the comparison of target/pgo/causeway with other proxies, which draws benches/compare.svg.
+## ARGS='--only growth' and others: see `cargo bench --bench compare -- --help`.
+bench: install-bench-deps release
 	$(CARGO) bench --bench scanner --bench path
-	$(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
+	CAUSEWAY_BINARY=target/pgo/causeway $(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
 
 ## Instructions, allocations, system calls and switches per query, ours and, where it is installed, PgBouncer's.
 hotpath: install-test-deps

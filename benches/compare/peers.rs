@@ -56,7 +56,7 @@ impl Kind {
     fn program(self) -> Option<PathBuf> {
         let name = match self {
             Self::Direct => return None,
-            Self::Causeway => return Some(PathBuf::from(env!("CARGO_BIN_EXE_causeway"))),
+            Self::Causeway => return Some(causeway()),
             Self::Haproxy => "haproxy",
             Self::Pgbouncer => "pgbouncer",
             Self::Pgpool => "pgpool",
@@ -88,6 +88,12 @@ impl Kind {
     pub fn knows_prepared(self) -> bool {
         self != Self::Pgbouncer || pgbouncer_minor() >= 21
     }
+}
+
+/// The one that is named, or the one that cargo has built for this bench.
+fn causeway() -> PathBuf {
+    let built = || PathBuf::from(env!("CARGO_BIN_EXE_causeway"));
+    env::var_os("CAUSEWAY_BINARY").map_or_else(built, PathBuf::from)
 }
 
 /// 18 of "PgBouncer 1.18.0".

@@ -78,7 +78,7 @@ enum Try {
 impl Session {
     /// Runs a batch. The inner error is one that the client is told and that the session survives; nothing was sent
     /// then.
-    pub(super) async fn lead(&mut self, mut task: Task) -> Result<Result<()>, Ended> {
+    pub(super) async fn lead(&mut self, task: &mut Task) -> Result<Result<()>, Ended> {
         let mut tried = Tried::default();
         let mut quest = match self.check_wishes(&task.survey).and_then(|()| self.quest(&task.survey)) {
             Ok(quest) => quest,
@@ -95,17 +95,17 @@ impl Session {
             return Ok(Err(error));
         }
         if (task.survey.mentions_own || self.resets_own_among_others(&task.survey))
-            && let Err(error) = Box::pin(self.show_own(&task, &mut quest)).await?
+            && let Err(error) = Box::pin(self.show_own(task, &mut quest)).await?
         {
             return Ok(Err(error));
         }
         loop {
-            let reason = match self.find_server(&task, &mut tried, &mut quest).await {
+            let reason = match self.find_server(task, &mut tried, &mut quest).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => continue,
                 Err(error) => return Ok(Err(error)),
             };
-            match self.try_once(&mut task, reason, &mut tried, &mut quest).await? {
+            match self.try_once(task, reason, &mut tried, &mut quest).await? {
                 Ok(Try::Done) => return Ok(Ok(())),
                 Ok(Try::Again) => {}
                 Err(error) => return Ok(Err(error)),
@@ -339,11 +339,11 @@ impl Session {
             }
         }
         let written = match self.write_at_once(task, tried) {
-            Some(written) => Ok(Some(written)),
-            None => Box::pin(self.write(task, tried)).await?,
+            Some(written) => Ok(Some(written.shift)),
+            None => Box::pin(self.write(task, tried)).await?.map(|written| written.map(|written| written.shift)),
         };
-        let written = match written {
-            Ok(Some(written)) => written,
+        let shift = match written {
+            Ok(Some(shift)) => shift,
             Ok(None) => return Ok(Ok(Try::Again)),
             Err(error) => {
                 self.take_back_unsent(skipped);
@@ -356,7 +356,7 @@ impl Session {
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
         };
         let mut watch = Watch::new(reruns, task.is_open(), skipped);
-        watch.shift = written.shift;
+        watch.shift = shift;
         watch.guard = self.held.as_mut().and_then(|held| held.guard.take()).map(|floor| Guard { floor, found: None });
         let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
         watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
