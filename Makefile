@@ -29,7 +29,7 @@ release: install-deps
 ## ARGS='--only growth' and others: see `cargo bench --bench compare -- --help`.
 bench: install-bench-deps release
 	$(CARGO) bench --bench scanner --bench path
-	CAUSEWAY_BINARY=target/pgo/causeway $(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
+	CAUSEWAY_BINARY=$(CURDIR)/target/pgo/causeway $(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
 
 ## Instructions, allocations, system calls and switches per query, ours and, where it is installed, PgBouncer's.
 hotpath: install-test-deps

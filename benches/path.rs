@@ -1,4 +1,5 @@
-//! What the steps between classification and the first byte cost: the route decision, and a lease from a pool.
+//! What the steps around classification cost: framing, the route decision, a lease from a pool; and what a login would
+//! cost if its keys were not kept.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up should stop")]
 
@@ -7,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use causeway::auth::verifier::{DEFAULT_ITERATIONS, SALT_BYTES, Verifier};
 use causeway::config::Fallback;
 use causeway::metrics::Metrics;
 use causeway::pool::{Attempt, Limits, Pool, Pooled};
@@ -14,6 +16,8 @@ use causeway::route::{Needs, NodeSet, Patience, Request, route};
 use causeway::sql::Class;
 use causeway::topology::{Ineligible, NodeLoad, NodeView, View};
 use causeway::types::{Level, NodeId, WorkerId};
+use causeway::wire::frame::{HEADER_BYTES, header};
+use causeway::wire::frontend::{Bind, Parse, SYNC, Target, is_well_formed, tag};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// A primary and `replicas` eligible replicas.
@@ -107,5 +111,34 @@ fn lease(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, decide, lease);
+/// The batch that most drivers send for a query.
+fn frames(criterion: &mut Criterion) {
+    let mut batch = Vec::new();
+    Parse { name: b"", text: b"SELECT abalance FROM pgbench_accounts WHERE aid = $1", types: b"\0\0" }
+        .write(&mut batch);
+    Bind { portal: b"", statement: b"", rest: b"\0\0\0\x01\0\0\0\x042345\0\0" }.write(&mut batch);
+    Target::Portal(b"").write(tag::DESCRIBE, &mut batch);
+    batch.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
+    batch.extend_from_slice(SYNC);
+    criterion.bench_function("frames/five of a batch", |bench| {
+        bench.iter(|| {
+            let mut rest = black_box(&batch[..]);
+            let mut well_formed = true;
+            while let Ok(Some(header)) = header(rest) {
+                let (frame, after) = rest.split_at(header.frame_bytes);
+                well_formed &= is_well_formed(header.tag, &frame[HEADER_BYTES..]);
+                rest = after;
+            }
+            assert!(well_formed && rest.is_empty());
+        });
+    });
+}
+
+fn scram(criterion: &mut Criterion) {
+    criterion.bench_function("scram/keys of a password", |bench| {
+        bench.iter(|| Verifier::derive(black_box("secret"), vec![7; SALT_BYTES], DEFAULT_ITERATIONS));
+    });
+}
+
+criterion_group!(benches, frames, decide, lease, scram);
 criterion_main!(benches);

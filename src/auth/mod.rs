@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod server;
-mod verifier;
+pub mod verifier;
 
 #[cfg(test)]
 mod tests;

@@ -57,7 +57,7 @@ fn free<S: Pooled>(shelf: &Arc<Shelf<S>>, freed: Freed) {
     if freed == Freed::Server {
         shelf.core.metrics.disconnected();
     }
-    if let Some(waiter) = shelf.core.queue.free(freed) {
+    if let Some(waiter) = shelf.core.queue.free(shelf.worker, freed) {
         // When the waiter has gone, the place is freed again by the drop of what could not be sent.
         drop(waiter.send(Turn::Connect(Place::new(shelf))));
     }

@@ -108,7 +108,7 @@ pub enum Attempt<S: Pooled> {
 
 impl<S: Pooled> Pool<S> {
     pub fn new(name: String, workers: usize, limits: Limits, metrics: Arc<PoolMetrics>) -> Arc<Self> {
-        let core = Arc::new(Core { name, limits, queue: Queue::new(limits.size), metrics });
+        let core = Arc::new(Core { name, limits, queue: Queue::new(limits.size, workers.max(1)), metrics });
         let shelves =
             (0..workers.max(1)).map(|worker| Arc::new(Shelf::new(Arc::clone(&core), WorkerId(worker)))).collect();
         Arc::new(Self { core, shelves })
@@ -137,7 +137,7 @@ impl<S: Pooled> Pool<S> {
         if let Some(lease) = self.take_foreign(worker, |_| true) {
             return Attempt::Server(lease);
         }
-        let Some(receiver) = self.core.queue.grow_or_wait() else {
+        let Some(receiver) = self.core.queue.grow_or_wait(worker) else {
             return Attempt::Connect(Place::new(self.own(worker)));
         };
         let waiting = Waiting::new(Arc::clone(self), receiver);

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::types::WorkerId;
+
 /// `T` is what a waiter is sent. Locked only to connect, to close and to wait.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
@@ -21,7 +23,17 @@ struct Books<T> {
     taken: usize,
     /// Of these, the ones that are being connected.
     connecting: usize,
-    waiters: VecDeque<oneshot::Sender<T>>,
+    /// By worker.
+    waiters: Box<[VecDeque<Waiter<T>>]>,
+    /// How many have come to wait so far.
+    arrivals: u64,
+}
+
+#[derive(Debug)]
+struct Waiter<T> {
+    turn: oneshot::Sender<T>,
+    /// Which arrival it was.
+    number: u64,
 }
 
 /// What a place that is given up was for.
@@ -33,8 +45,9 @@ pub(super) enum Freed {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(size: usize) -> Self {
-        let books = Books { size: size.max(1), taken: 0, connecting: 0, waiters: VecDeque::new() };
+    pub(super) fn new(size: usize, workers: usize) -> Self {
+        let waiters = (0..workers).map(|_| VecDeque::new()).collect();
+        let books = Books { size: size.max(1), taken: 0, connecting: 0, waiters, arrivals: 0 };
         Self { books: Mutex::new(books), waiting: AtomicUsize::new(0) }
     }
 
@@ -50,14 +63,14 @@ impl<T> Queue<T> {
 
     /// `None`: one place is taken for the caller, who connects. Else the caller is in line, and must look once more at
     /// what is idle.
-    pub(super) fn grow_or_wait(&self) -> Option<oneshot::Receiver<T>> {
+    pub(super) fn grow_or_wait(&self, worker: WorkerId) -> Option<oneshot::Receiver<T>> {
         let mut books = self.books.lock();
         if books.grow_below(usize::MAX) {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
-        books.waiters.push_back(sender);
-        self.waiting.store(books.waiters.len(), Relaxed);
+        books.push(worker, sender);
+        self.waiting.store(books.waiting(), Relaxed);
         Some(receiver)
     }
 
@@ -67,11 +80,12 @@ impl<T> Queue<T> {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// The first in line who still waits.
-    pub(super) fn next_waiter(&self) -> Option<oneshot::Sender<T>> {
+    /// Whose turn it is to get what this worker has: the first of its own clients, because a server that stays where
+    /// it is costs least, unless that would overtake somebody elsewhere who came more than a pool's size before.
+    pub(super) fn next_waiter(&self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
         let mut books = self.books.lock();
-        let waiter = books.next_waiter();
-        self.waiting.store(books.waiters.len(), Relaxed);
+        let waiter = books.next_waiter(worker);
+        self.waiting.store(books.waiting(), Relaxed);
         waiter
     }
 
@@ -81,10 +95,10 @@ impl<T> Queue<T> {
     }
 
     /// Gives up a place, or hands it to the first waiter, who connects.
-    pub(super) fn free(&self, freed: Freed) -> Option<oneshot::Sender<T>> {
+    pub(super) fn free(&self, worker: WorkerId, freed: Freed) -> Option<oneshot::Sender<T>> {
         let mut books = self.books.lock();
-        let waiter = books.next_waiter();
-        self.waiting.store(books.waiters.len(), Relaxed);
+        let waiter = books.next_waiter(worker);
+        self.waiting.store(books.waiting(), Relaxed);
         books.connecting -= usize::from(freed == Freed::Connecting);
         match waiter {
             Some(_) => books.connecting += 1,
@@ -101,7 +115,7 @@ impl<T> Queue<T> {
 
     pub(super) fn is_unused(&self) -> bool {
         let books = self.books.lock();
-        books.taken == 0 && books.waiters.iter().all(oneshot::Sender::is_closed)
+        books.taken == 0 && books.waiters.iter().flatten().all(|waiter| waiter.turn.is_closed())
     }
 }
 
@@ -113,12 +127,29 @@ impl<T> Books<T> {
         grows
     }
 
-    fn next_waiter(&mut self) -> Option<oneshot::Sender<T>> {
-        while let Some(waiter) = self.waiters.pop_front() {
-            if !waiter.is_closed() {
-                return Some(waiter);
+    fn push(&mut self, worker: WorkerId, turn: oneshot::Sender<T>) {
+        self.arrivals += 1;
+        let number = self.arrivals;
+        let index = worker.0 % self.waiters.len();
+        self.waiters[index].push_back(Waiter { turn, number });
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiters.iter().map(VecDeque::len).sum()
+    }
+
+    fn next_waiter(&mut self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+        for line in &mut self.waiters {
+            while line.front().is_some_and(|waiter| waiter.turn.is_closed()) {
+                line.pop_front();
             }
         }
-        None
+        let own = worker.0 % self.waiters.len();
+        let first = |line: &VecDeque<Waiter<T>>| line.front().map(|waiter| waiter.number);
+        let heads = self.waiters.iter().enumerate().filter_map(|(at, line)| Some((first(line)?, at)));
+        let (oldest, elsewhere) = heads.min()?;
+        let overtakes_few = first(&self.waiters[own]).is_some_and(|number| number - oldest <= self.size as u64);
+        let chosen = if overtakes_few { own } else { elsewhere };
+        self.waiters[chosen].pop_front().map(|waiter| waiter.turn)
     }
 }

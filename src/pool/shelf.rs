@@ -12,7 +12,7 @@ use crate::types::WorkerId;
 #[derive(Debug)]
 pub(super) struct Shelf<S: Pooled> {
     pub(super) core: Arc<Core<S>>,
-    worker: WorkerId,
+    pub(super) worker: WorkerId,
     idle: Mutex<Vec<Idle<S>>>,
 }
 
@@ -112,7 +112,7 @@ impl<S: Pooled> Shelf<S> {
                     None => return,
                 }
             }
-            let Some(waiter) = queue.next_waiter() else { continue };
+            let Some(waiter) = queue.next_waiter(shelf.worker) else { continue };
             match waiter.send(Turn::Server(Lease::new(server, Arc::clone(shelf)))) {
                 // It left at this moment.
                 Err(Turn::Server(lease)) => match lease.into_server() {
