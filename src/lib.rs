@@ -28,7 +28,9 @@
 //! current-thread runtime; a client is handed to the worker with the fewest and stays there, and so do the servers that
 //! it uses: the way of a query crosses no thread. Workers read what the control plane publishes (the
 //! [`View`](topology::View), the [`CatalogFacts`](sql::CatalogFacts)) without waiting. A [`pool::Pool`] is one for the
-//! whole process; an idle server moves to another worker when a client there is next in line.
+//! whole process; an idle server moves to another worker when a client there is next in line. What every query touches
+//! is written by its worker alone: the idle servers, the counters ([`metrics::Lanes`]), the expected latencies. Workers
+//! have no timers of their own; the control plane keeps them ([`net::timers`]), so that a query need not look at them.
 //!
 //! # The life of a query
 //!

@@ -1,7 +1,8 @@
 //! Counts what happens: one struct of handles that is passed in, over a registry of our own.
 //!
 //! Label values come from closed enums or from the configuration; only the database and user of a pool come from
-//! outside, and their series end with the pool. Handles are resolved once, so that counting is one atomic add.
+//! outside, and their series end with the pool. Handles are resolved once, so that counting is one atomic add; what every
+//! query counts is a number of its worker's own ([`Lanes`]), summed when it is asked for.
 
 mod guard;
 mod labels;
