@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -120,16 +120,6 @@ impl Stream {
         match self.io {
             Io::Tcp(socket) => Some((socket, self.peer)),
             Io::Unix(_) | Io::Tls(_) => None,
-        }
-    }
-
-    /// Ready when a read would make progress: data, end or error; seldom for nothing, and then the read is pending. Owns no buffer of ours while it is pending (rustls
-    /// keeps up to 4 KiB per TLS connection); plaintext that TLS has already decrypted counts as ready.
-    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(socket) => socket.poll_read_ready(cx),
-            Io::Unix(socket) => socket.poll_read_ready(cx),
-            Io::Tls(socket) => Poll::Ready(or_end(ready!(Pin::new(socket).poll_fill_buf(cx))).map(drop)),
         }
     }
 

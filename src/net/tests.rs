@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
@@ -38,7 +37,9 @@ async fn pairs() -> Vec<(&'static str, Stream, Stream)> {
 }
 
 async fn readable(stream: &mut Stream) {
-    poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+    while stream.is_quiet() {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn read(stream: &mut Stream, capacity: usize) -> BytesMut {
@@ -57,19 +58,13 @@ async fn read_exactly(stream: &mut Stream, length: usize) -> BytesMut {
     buf
 }
 
-fn poll_once(stream: &mut Stream) -> Poll<std::io::Result<()>> {
-    stream.poll_readable(&mut Context::from_waker(Waker::noop()))
-}
-
 #[tokio::test]
 async fn streams_carry_bytes_and_know_when_they_are_quiet() {
     for (kind, mut a, mut b) in pairs().await {
-        assert!(poll_once(&mut b).is_pending(), "{kind}");
         assert!(b.is_quiet(), "{kind}");
 
         a.write_all(b"hello").await.unwrap();
         readable(&mut b).await;
-        assert!(!b.is_quiet(), "{kind}");
         assert_eq!(read(&mut b, 2).await, "he", "{kind}: no more than there is room for");
         assert!(!b.is_quiet(), "{kind}");
         // A read that ends exactly with the data leaves the runtime in doubt.
@@ -83,7 +78,6 @@ async fn streams_carry_bytes_and_know_when_they_are_quiet() {
 
         a.shutdown().await;
         readable(&mut b).await;
-        assert!(!b.is_quiet(), "{kind}: the peer has closed");
         assert!(read(&mut b, 10).await.is_empty(), "{kind}");
         b.write_all(b"still").await.unwrap();
         assert_eq!(read_exactly(&mut a, 5).await, "still", "{kind}: only half closed");
@@ -105,7 +99,6 @@ async fn a_peer_that_vanishes_without_close_notify_is_an_end() {
     let (mut accepted, dialled) = tls_pair(&Certificates::new(&PKCS_ECDSA_P256_SHA256)).await;
     drop(dialled);
     readable(&mut accepted).await;
-    assert!(!accepted.is_quiet());
     assert!(read(&mut accepted, 10).await.is_empty());
 }
 
