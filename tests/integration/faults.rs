@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::harness::{Env, Test, block_on, cluster, wait_for};
 use crate::proxy::Proxy;
+use crate::target::Target;
 use crate::traffic::{self, DATABASE, MARKER, Traffic};
 
 pub const TESTS: &[Test] = &[
@@ -45,10 +46,18 @@ fn count_reads(node: &LocalNode) -> usize {
     memchr::memmem::find_iter(&node.log().unwrap(), MARKER).count()
 }
 
-/// Waits until the node has got more reads.
-pub fn await_reads_on(node: &LocalNode) {
+/// Waits until the node has got more reads. Sessions that are there may all stay with another one; new ones choose anew.
+pub fn await_reads_on(node: &LocalNode, target: &Target) {
     let before = count_reads(node);
-    wait_for(LIMIT, "the replica gets reads", || count_reads(node) > before);
+    wait_for(LIMIT, "the replica gets reads", || {
+        block_on(async {
+            // An error is not what is asked for here: the traffic tells of errors.
+            if let Ok(client) = target.try_connect().await {
+                let _ = client.simple_query(&format!("SELECT sum(value) FROM item -- {MARKER}")).await;
+            }
+        });
+        count_reads(node) > before
+    });
 }
 
 /// Until the catalog is read, much of what reads is not known to do no more. It is read when the first client logs in.
@@ -76,7 +85,7 @@ fn a_lagging_replica_leaves_and_returns(_: &Env) {
     let proxy = Proxy::start(&cluster, &format!("\n[routing]\nmax_lag = \"1s\"\n{PROBE}"));
     let traffic = Traffic::start(&proxy.target(DATABASE));
     let replica = &cluster.replicas()[0];
-    await_reads_on(replica);
+    await_reads_on(replica, &proxy.target(DATABASE));
     traffic.await_writes(5);
 
     replica.sql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
@@ -93,7 +102,7 @@ fn a_lagging_replica_leaves_and_returns(_: &Env) {
 
     replica.sql("postgres", "SELECT pg_wal_replay_resume()").unwrap();
     await_eligible(&proxy, replica, true);
-    await_reads_on(replica);
+    await_reads_on(replica, &proxy.target(DATABASE));
     traffic.assert_no_failure("while a replica lagged");
 }
 
@@ -151,7 +160,7 @@ fn a_replica_goes_and_comes_back(_: &Env) {
     let traffic = Traffic::start(&proxy.target(DATABASE));
     let replica = &cluster.replicas()[0];
     for (what, strike, heal) in REPLICA_FAULTS {
-        await_reads_on(replica);
+        await_reads_on(replica, &proxy.target(DATABASE));
         let long_reads = LongReads::start(&proxy, replica, what);
         traffic.take_slowest_read();
         strike(replica);
@@ -164,7 +173,7 @@ fn a_replica_goes_and_comes_back(_: &Env) {
         assert!(slowest <= TIMEOUT + PATIENCE, "{what}: a read took {slowest:?}");
         heal(replica);
         await_eligible(&proxy, replica, true);
-        await_reads_on(replica);
+        await_reads_on(replica, &proxy.target(DATABASE));
         traffic.assert_no_failure(&format!("{what}, and back"));
     }
 }

@@ -153,8 +153,9 @@ fn replicas_may_be_down_at_the_start(_: &Env) {
         }
     });
     for proxy in [&to_primary, &to_none] {
-        let traffic = Traffic::start(&proxy.target(DATABASE));
-        cluster.replicas().iter().for_each(await_reads_on);
+        let target = proxy.target(DATABASE);
+        let traffic = Traffic::start(&target);
+        cluster.replicas().iter().for_each(|node| await_reads_on(node, &target));
         traffic.assert_no_failure("after the replicas came");
     }
 }
@@ -176,7 +177,7 @@ fn all_nodes_may_be_down_at_the_start(_: &Env) {
     // A replica may be there before the primary is.
     block_on(async { in_time(&target.connect().await, WRITE).await });
     let traffic = Traffic::start(&target);
-    cluster.replicas().iter().for_each(await_reads_on);
+    cluster.replicas().iter().for_each(|node| await_reads_on(node, &target));
     traffic.await_writes(2);
     traffic.assert_no_failure("after the nodes came");
 }

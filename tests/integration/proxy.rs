@@ -155,6 +155,13 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let metrics = self.http("/metrics");
+            let telling =
+                |line: &&str| line.starts_with("causeway_") && !line.contains("_bucket{") && !line.ends_with(" 0");
+            let metrics: Vec<&str> = metrics.lines().filter(telling).collect();
+            eprintln!("the proxy's metrics:\n{}", metrics.join("\n"));
+        }
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         if std::thread::panicking() {
