@@ -46,6 +46,8 @@ pub mod sqlstate {
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const IN_FAILED_TRANSACTION: &str = "25P02";
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: &str = "08007";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     pub const INTERNAL_ERROR: &str = "XX000";

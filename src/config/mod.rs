@@ -194,6 +194,10 @@ pub struct Routing {
     pub max_spilled_reads: usize,
     /// How long the others wait for a place there, or for a replica, before they fail.
     pub spill_wait: Duration,
+    /// How long a statement that needs the primary waits while there is none. Zero: it fails at once.
+    pub hold_timeout: Duration,
+    /// Statements of each cluster that may wait so at a time.
+    pub max_held_statements: usize,
     /// How long the shape of a statement that a replica refused stays with the primary.
     pub rescue_memory: Duration,
     /// How often the catalog facts are checked for changes.

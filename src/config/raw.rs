@@ -219,6 +219,8 @@ pub struct Routing {
     pub fallback: Spanned<String>,
     pub max_spilled_reads: Spanned<u64>,
     pub spill_wait: Spanned<Time>,
+    pub hold_timeout: Spanned<Time>,
+    pub max_held_statements: Spanned<u64>,
     pub rescue_memory: Spanned<Time>,
     pub catalog_refresh: Spanned<Time>,
 }
@@ -235,6 +237,8 @@ impl Default for Routing {
             fallback: text("primary"),
             max_spilled_reads: unset(0),
             spill_wait: seconds(1),
+            hold_timeout: seconds(30),
+            max_held_statements: unset(10_000),
             rescue_memory: seconds(10 * MINUTE),
             catalog_refresh: seconds(30),
         }

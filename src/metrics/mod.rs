@@ -46,6 +46,9 @@ pub struct Metrics {
     errors: IntCounterVec,
     refused: IntCounterVec,
     rescues: IntCounterVec,
+    held_statements: IntGaugeVec,
+    lost_servers: IntCounterVec,
+    doubts: IntCounterVec,
     pins: IntCounterVec,
     split_brain: IntGaugeVec,
     pub client_bytes: Arc<Lanes<ClientBytes>>,
@@ -100,6 +103,21 @@ impl Metrics {
                 "causeway_rescues_total",
                 "Batches that a replica refused and another node ran, by cause.",
                 &["cause"],
+            )?,
+            held_statements: make.gauges(
+                "causeway_held_statements",
+                "Statements that wait because their cluster has no primary, or no node that can serve them.",
+                &["cluster"],
+            )?,
+            lost_servers: make.counters(
+                "causeway_lost_servers_total",
+                "Servers that were lost while a session worked with them, by what became of the session.",
+                &["cluster", "outcome"],
+            )?,
+            doubts: make.counters(
+                "causeway_commits_in_doubt_total",
+                "Commits whose answer was lost with the server, by what was found out.",
+                &["cluster", "outcome"],
             )?,
             pins: make.counters("causeway_pins_total", "Pins of a session to its server, by reason.", &["reason"])?,
             split_brain: make.gauges(
@@ -172,6 +190,21 @@ impl Metrics {
     /// The counter of rescues for `cause`. Resolve it once per cause.
     pub fn rescues(&self, cause: &'static str) -> IntCounter {
         self.rescues.with_label_values(&[cause])
+    }
+
+    /// A statement waits for a primary for as long as the guard lives.
+    pub fn held_statement(&self, cluster: &str) -> GaugeGuard {
+        GaugeGuard::new(&self.held_statements.with_label_values(&[cluster]))
+    }
+
+    /// A session lost a server that it worked with.
+    pub fn lost_server(&self, cluster: &str, outcome: &'static str) {
+        self.lost_servers.with_label_values(&[cluster, outcome]).inc();
+    }
+
+    /// A commit was in doubt.
+    pub fn doubt(&self, cluster: &str, outcome: &'static str) {
+        self.doubts.with_label_values(&[cluster, outcome]).inc();
     }
 
     /// The counter of pins for `reason`. Resolve it once per reason.

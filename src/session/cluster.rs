@@ -22,6 +22,8 @@ pub struct Cluster {
     pub facts: FactsStore,
     /// Places on the primary for reads that belong on replicas; `None`: as many as there are.
     pub spill: Option<Arc<Semaphore>>,
+    /// Places for statements that wait for a primary.
+    pub holding: Semaphore,
     /// By node.
     loads: Box<[Arc<NodeLoad>]>,
 }
@@ -42,7 +44,8 @@ impl Cluster {
         loads.iter().for_each(|load| load.metrics().name_reasons(&reasons));
         let places = Some(routing.max_spilled_reads).filter(|&places| places > 0);
         let spill = places.map(|places| Arc::new(Semaphore::new(places)));
-        Self { index, config, topology, pools, facts, spill, loads }
+        let holding = Semaphore::new(routing.max_held_statements);
+        Self { index, config, topology, pools, facts, spill, holding, loads }
     }
 
     /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.

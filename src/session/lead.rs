@@ -117,7 +117,12 @@ impl Session {
     async fn find_server(&mut self, task: &Task, tried: &mut Tried, quest: &mut Quest) -> Result<Option<Reason>> {
         let route = self.route(&task.survey, *tried, quest);
         let (node, reason, proof) = match route {
-            Route::Refuse(refusal) => return Err(self.refusal(refusal, quest)),
+            Route::Refuse(refusal) => {
+                Box::pin(self.hold(refusal, quest)).await?;
+                self.check_history(task.survey.class, quest)?;
+                tried.avoid = NodeSet::default();
+                return Ok(None);
+            }
             Route::Stay(reason) => {
                 tried.server = Leased::Before;
                 self.check_lasting_effects(&task.survey)?;
@@ -130,7 +135,9 @@ impl Session {
             }
             Route::To(node, reason @ (Reason::Behind | Reason::NoReplica)) => {
                 let Some(place) = Box::pin(self.spill(quest)).await? else { return Ok(None) };
-                self.obtain(node, None, task.survey.effects).await?;
+                if let Err(error) = self.obtain(node, None, task.survey.effects).await {
+                    return self.may_go_elsewhere(node, error);
+                }
                 tried.server = Leased::Now;
                 if let (Some(held), Place::Limited(permit)) = (&mut self.held, place) {
                     held.spill = Some(permit);
@@ -150,9 +157,15 @@ impl Session {
                 tried.avoid = tried.avoid.with(node);
                 return Ok(None);
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => return self.may_go_elsewhere(node, error),
         }
         Ok(Some(reason))
+    }
+
+    /// Nothing was sent, so a batch whose primary turned out not to be there waits for the next one.
+    fn may_go_elsewhere<T>(&self, node: NodeId, error: Error) -> Result<Option<T>> {
+        let gone = error.retry() == Retry::Elsewhere && self.view().primary != Some(node);
+        if gone { Ok(None) } else { Err(error) }
     }
 
     /// False: the server of the replica just leased is too young for the proof.
@@ -222,7 +235,7 @@ impl Session {
         })
     }
 
-    fn refusal(&self, refusal: Refusal, quest: &Quest) -> Error {
+    pub(super) fn refusal(&self, refusal: Refusal, quest: &Quest) -> Error {
         let cluster = &self.cluster.config.name;
         let (message, hint) = match refusal {
             Refusal::Behind => return self.unmet(&self.view(), &self.needs(quest), quest),

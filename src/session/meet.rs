@@ -24,7 +24,7 @@ pub(super) struct Quest {
     pub(super) consistency: Consistency,
     /// The client's wish for this batch alone.
     after: Option<Position>,
-    arrived: Instant,
+    pub(super) arrived: Instant,
     /// What a strong read has asked for.
     asked: Option<Position>,
     /// The session's own replica has only servers that are too young to prove anything.
@@ -62,6 +62,11 @@ impl Quest {
 
     fn deadline(&self) -> Instant {
         self.arrived + self.consistency.causal_wait
+    }
+
+    /// The cluster has changed: what did not help before may help now.
+    pub(super) fn take_heart(&mut self) {
+        (self.not_own, self.guard_failed, self.gave_up) = (false, false, false);
     }
 
     pub(super) fn patience(&self, now: Instant) -> Patience {
@@ -221,7 +226,11 @@ impl Session {
     }
 
     /// Waits no longer than until `deadline` (`None`), or until the client cancels.
-    async fn patiently<T>(&self, work: impl Future<Output = T>, deadline: tokio::time::Instant) -> Result<Option<T>> {
+    pub(super) async fn patiently<T>(
+        &self,
+        work: impl Future<Output = T>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<T>> {
         let slot = &self.registration.slot;
         slot.waits();
         let done = tokio::select! {

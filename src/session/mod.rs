@@ -14,6 +14,7 @@ pub mod cluster;
 mod exchange;
 mod explain;
 mod handshake;
+mod hold;
 mod lead;
 mod ledger;
 mod meet;

@@ -8,7 +8,7 @@ use super::batch::End;
 use super::statements::ClientStatements;
 use crate::backend::prepared::Statement;
 use crate::error::Result;
-use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Own, Verb, is_custom_setting, prepared_text};
+use crate::sql::{Begin, ByName, Class, Classified, Effects, Hint, Own, Sole, Verb, is_custom_setting, prepared_text};
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Parse, Target, query, tag};
 
@@ -24,6 +24,8 @@ pub struct Survey {
     pub hint: Option<Hint>,
     /// The batch runs one BEGIN and nothing else.
     pub begins: Option<Begin>,
+    /// The batch runs one such statement and nothing else.
+    pub sole: Option<Sole>,
     /// The shape of the only statement; `None` when there are several.
     pub fingerprint: Option<u64>,
     /// It ends or begins transactions itself: an error does not undo what it did before.
@@ -96,6 +98,7 @@ impl Default for Survey {
             effects: Effects::NONE,
             hint: None,
             begins: None,
+            sole: None,
             fingerprint: None,
             transaction_control: false,
             work: Work::Nothing,
@@ -352,6 +355,7 @@ impl Survey {
         }
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
+        self.sole = classified.sole.filter(|_| alone);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);
         self.texts += 1;
     }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::buffers::Buffers;
 use super::cancel::Cancels;
 use super::cluster::Cluster;
+use super::hold::Hold;
 use super::own::Promise;
 use crate::auth::client::Authenticator;
 use crate::backend::prepared::Statements;
@@ -71,6 +72,8 @@ pub struct Worker {
     pub last_promise: RefCell<Option<Arc<Promise>>>,
     /// By cluster.
     views: Box<[Follower]>,
+    /// By cluster: sessions that wait for it to change.
+    holds: Box<[Hold]>,
     draining: Cell<bool>,
     seats: RefCell<Vec<Rc<Seat>>>,
     seat_left: Notify,
@@ -101,6 +104,7 @@ impl Worker {
     pub fn new(id: WorkerId, shared: Arc<Shared>) -> Self {
         let classifier = Classifier::new(shared.config.limits.memo_bytes);
         let views = shared.clusters.iter().map(|cluster| cluster.topology.follow()).collect();
+        let holds = shared.clusters.iter().map(|_| Hold::default()).collect();
         Self {
             id,
             shared,
@@ -110,6 +114,7 @@ impl Worker {
             now: Cell::new(Instant::now()),
             last_promise: RefCell::default(),
             views,
+            holds,
             draining: Cell::new(false),
             seats: RefCell::default(),
             seat_left: Notify::new(),
@@ -124,6 +129,11 @@ impl Worker {
     /// What is known of the cluster's nodes now.
     pub fn view(&self, cluster: &Cluster) -> Rc<ViewHere> {
         self.views[cluster.index].view()
+    }
+
+    /// The sessions of a cluster that wait for it to change.
+    pub fn hold(&self, cluster: &Cluster) -> &Hold {
+        &self.holds[cluster.index]
     }
 
     pub fn is_draining(&self) -> bool {

@@ -189,6 +189,7 @@ impl Classifier {
             effects: finding.change.effects,
             hint: self.scanned.comments.target,
             begins: finding.begins,
+            sole: finding.sole,
             transaction_control: finding.transaction_control,
             fingerprint: self.fingerprints.hash_one(&self.scanned.shape),
             settings: finding.change.settings.into(),

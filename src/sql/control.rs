@@ -3,7 +3,7 @@
 use super::keyword::Keyword as K;
 use super::lexer::Kind;
 use super::statement::{Finding, Statement};
-use super::{Begin, Effects, Rule, own, setting};
+use super::{Begin, Effects, Rule, Sole, own, setting};
 
 /// `BEGIN [WORK | TRANSACTION] [mode [,] …]`, `START TRANSACTION [mode [,] …]`.
 pub(super) fn begin(statement: &Statement<'_>) -> Finding {
@@ -65,7 +65,18 @@ fn modes(statement: &Statement<'_>, mut at: usize) -> Option<Modes> {
 pub(super) fn end(statement: &Statement<'_>) -> Finding {
     match statement.keyword(1) {
         K::Prepared => Finding::write(Rule::Verb, statement.name(0)).control(),
-        _ => Finding::read(Rule::TransactionControl).control(),
+        _ => Finding { sole: ends(statement), ..Finding::read(Rule::TransactionControl).control() },
+    }
+}
+
+/// `COMMIT [WORK | TRANSACTION]` and its like. One that goes on (AND CHAIN), or ends a part only, ends nothing.
+fn ends(statement: &Statement<'_>) -> Option<Sole> {
+    let filler = usize::from(matches!(statement.keyword(1), K::Work | K::Transaction));
+    match statement.keyword(0) {
+        _ if statement.tokens.len() > 1 + filler => None,
+        K::Commit | K::End => Some(Sole::Commit),
+        K::Rollback | K::Abort => Some(Sole::Rollback),
+        _ => None,
     }
 }
 

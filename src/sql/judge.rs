@@ -4,7 +4,7 @@ use super::facts::CatalogFacts;
 use super::keyword::Keyword as K;
 use super::lexer::{Kind, Tokens};
 use super::statement::{Finding, Statement};
-use super::{Class, Effects, Rule, by_name, control, opaque, own, query};
+use super::{Class, Effects, Rule, Sole, by_name, control, opaque, own, query};
 
 /// Judges a scanned text. `each` sees every statement's finding.
 pub(super) fn judge(
@@ -74,7 +74,9 @@ fn write(statement: &Statement<'_>, verb: K) -> Finding {
     let name = statement.name(0);
     let finding = |rule, effects| Finding::write(rule, name).with(effects);
     match verb {
-        K::Insert | K::Update | K::Delete | K::Merge => finding(Rule::DataModifying, Effects::NONE),
+        K::Insert | K::Update | K::Delete | K::Merge => {
+            Finding { sole: Some(Sole::Dml), ..finding(Rule::DataModifying, Effects::NONE) }
+        }
         K::Prepare if statement.keyword(1) == K::Transaction => finding(Rule::Verb, Effects::NONE).control(),
         K::Prepare => finding(Rule::SessionState, Effects::PREPARE),
         // What it runs is in another text, or behind a name that only the server knows.
@@ -144,7 +146,7 @@ fn judge_explained(explained: &Statement<'_>, facts: &CatalogFacts) -> Finding {
     match explained.keyword(0) {
         _ if is_query(explained) => query::judge(explained, facts),
         K::Declare => declare(explained, facts),
-        verb => with_calls(write(explained, verb), explained, facts),
+        verb => with_calls(Finding { sole: None, ..write(explained, verb) }, explained, facts),
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Classified {
     pub hint: Option<Hint>,
     /// The text is one BEGIN or START TRANSACTION (and nothing else).
     pub begins: Option<Begin>,
+    /// What the text's only statement does to its transaction.
+    pub sole: Option<Sole>,
     /// BEGIN, COMMIT, ROLLBACK, SAVEPOINT … is among the statements.
     pub transaction_control: bool,
     /// Hash of the text without literals, parameters, comments, white space and the case of unquoted names; the same
@@ -139,6 +141,17 @@ pub struct Begin {
     pub read_only: bool,
     /// A standby refuses it.
     pub serializable: bool,
+}
+
+/// A text of one statement that matters to the transaction that it runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sole {
+    /// COMMIT or END of the whole transaction.
+    Commit,
+    /// ROLLBACK or ABORT of the whole transaction.
+    Rollback,
+    /// INSERT, UPDATE, DELETE or MERGE.
+    Dml,
 }
 
 /// Shown by `causeway explain` and in the log.

@@ -4,7 +4,7 @@ use super::change::Change;
 use super::keyword::Keyword;
 use super::lexer::{Kind, Token, Tokens};
 use super::own::Own;
-use super::{Begin, ByName, Class, Effects, Rule, Why};
+use super::{Begin, ByName, Class, Effects, Rule, Sole, Why};
 
 /// One statement of a scanned text, without its semicolon. Positions past the end are harmless: they have no kind
 /// and no keyword.
@@ -100,6 +100,7 @@ pub(super) struct Finding {
     pub(super) why: Why,
     pub(super) change: Change,
     pub(super) begins: Option<Begin>,
+    pub(super) sole: Option<Sole>,
     pub(super) by_name: Option<ByName>,
     pub(super) transaction_control: bool,
     pub(super) own: Option<Box<Own>>,
@@ -116,6 +117,7 @@ impl Finding {
             why: Why { rule, name: None },
             change: Change::default(),
             begins: None,
+            sole: None,
             by_name: None,
             transaction_control: false,
             own: None,
@@ -163,6 +165,7 @@ impl Finding {
         }
         self.mentions_own |= next.mentions_own;
         self.begins = None;
+        self.sole = None;
         self.by_name = None;
         self.explains_route = false;
     }

@@ -18,6 +18,8 @@ fn routing() -> Routing {
         },
         max_spilled_reads: 0,
         spill_wait: Duration::from_secs(1),
+        hold_timeout: Duration::ZERO,
+        max_held_statements: 0,
         fallback: Fallback::Primary,
         rescue_memory: Duration::from_secs(60),
         catalog_refresh: Duration::from_secs(30),

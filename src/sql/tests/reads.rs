@@ -92,6 +92,40 @@ fn begin_says_what_it_begins() {
 }
 
 #[test]
+fn an_end_is_one_of_the_whole_transaction() {
+    for (text, ends) in [
+        ("COMMIT", Some(Sole::Commit)),
+        ("end transaction ;", Some(Sole::Commit)),
+        ("/* x */ Rollback Work", Some(Sole::Rollback)),
+        ("ABORT", Some(Sole::Rollback)),
+        ("COMMIT AND CHAIN", None),
+        ("ROLLBACK TO SAVEPOINT a", None),
+        ("COMMIT PREPARED 'x'", None),
+        ("COMMIT; COMMIT", None),
+        ("SAVEPOINT work", None),
+        ("RELEASE work", None),
+        ("BEGIN", None),
+    ] {
+        assert_eq!(classify(text).sole, ends, "{text}");
+    }
+}
+
+#[test]
+fn one_statement_that_modifies_data_is_told_from_many() {
+    for (text, is_dml) in [
+        ("INSERT INTO t VALUES (1);", true),
+        ("update t set a = 1 returning a", true),
+        ("MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE", true),
+        ("INSERT INTO t VALUES (1); SELECT 1", false),
+        ("EXPLAIN ANALYZE DELETE FROM t", false),
+        ("COPY t FROM STDIN", false),
+        ("SELECT 1", false),
+    ] {
+        assert_eq!(classify(text).sole == Some(Sole::Dml), is_dml, "{text}");
+    }
+}
+
+#[test]
 fn hints_choose_but_never_make_a_write_a_read() {
     let primary = Some(Hint::Primary);
     let replica = Some(Hint::Replica);
