@@ -131,7 +131,8 @@ async fn follow_view(worker: Rc<Worker>, cluster: Arc<Cluster>) {
     let mut before = Arc::clone(&cluster.topology.view());
     while changes.changed().await.is_ok() {
         let view = Arc::clone(&cluster.topology.view());
-        if view.nodes.iter().any(|node| node.is_unreachable() && !before.is_unreachable(node.id)) {
+        let replaced = view.primary.is_some() && view.primary != before.primary;
+        if replaced || view.nodes.iter().any(|node| node.is_unreachable() && !before.is_unreachable(node.id)) {
             worker.rouse();
         }
         worker.hold(&cluster).changed(&view);

@@ -81,14 +81,27 @@ pub struct Statements {
     prefix: String,
     next_id: AtomicU64,
     known: Mutex<HashMap<Key, Weak<Statement>>>,
+    /// Asks for the id of a transaction that has written, and for a position behind what it wrote.
+    pub xact: Arc<Statement>,
 }
+
+const XACT_SQL: &[u8] = b"SELECT pg_catalog.txid_current_if_assigned(), pg_catalog.pg_current_wal_insert_lsn()";
 
 /// The map is swept of statements that nobody holds whenever it has grown this much.
 const SWEEP_AT_LEAST: usize = 1024;
 
 impl Statements {
     pub fn new(random: u64) -> Self {
-        Self { prefix: format!("causeway_{random:016x}_"), next_id: AtomicU64::new(1), known: Mutex::default() }
+        let prefix = format!("causeway_{random:016x}_");
+        let xact = Arc::new(Statement {
+            id: 0,
+            name: format!("{prefix}0").into_bytes().into(),
+            text: XACT_SQL.into(),
+            types: Some([0, 0].into()),
+            shape: OnceLock::new(),
+            meaning: None,
+        });
+        Self { prefix, next_id: AtomicU64::new(1), known: Mutex::default(), xact }
     }
 
     /// The one statement of this text and these types, for clients with these parameters, while the catalog stays as it

@@ -198,6 +198,9 @@ pub struct Routing {
     pub hold_timeout: Duration,
     /// Statements of each cluster that may wait so at a time.
     pub max_held_statements: usize,
+    /// What writes tells its transaction id before it commits, so that the fate of a commit can be found out whose
+    /// answer was lost.
+    pub resolve_commits: bool,
     /// How long the shape of a statement that a replica refused stays with the primary.
     pub rescue_memory: Duration,
     /// How often the catalog facts are checked for changes.

@@ -221,6 +221,7 @@ pub struct Routing {
     pub spill_wait: Spanned<Time>,
     pub hold_timeout: Spanned<Time>,
     pub max_held_statements: Spanned<u64>,
+    pub resolve_commits: Spanned<bool>,
     pub rescue_memory: Spanned<Time>,
     pub catalog_refresh: Spanned<Time>,
 }
@@ -239,6 +240,7 @@ impl Default for Routing {
             spill_wait: seconds(1),
             hold_timeout: seconds(30),
             max_held_statements: unset(10_000),
+            resolve_commits: unset(true),
             rescue_memory: seconds(10 * MINUTE),
             catalog_refresh: seconds(30),
         }

@@ -54,7 +54,7 @@ pub struct Feed {
     /// The client's input up to here is translated.
     pub cursor: usize,
     /// Of a message too long to hold, the bytes that have not come yet.
-    passing: usize,
+    pub passing: usize,
 }
 
 impl Feed {
@@ -118,6 +118,9 @@ impl Exchange<'_> {
                     self.respite.get_or_insert_with(|| Box::pin(self.classify.worker.shared.timers.sleep(RESPITE)));
                 respite.as_mut().poll(cx).map(|()| Outcome::Unwanted)
             }
+            Ok(Poll::Pending) if self.is_replaced() => {
+                Poll::Ready(Outcome::ServerLost(Error::node("another node has become the primary")))
+            }
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(())) if self.watch.refused().is_some() => Poll::Ready(Outcome::Refused),
             Ok(Poll::Ready(())) => Poll::Ready(Outcome::Settled),
@@ -152,6 +155,12 @@ impl Exchange<'_> {
             }
             return Ok(Poll::Pending);
         }
+    }
+
+    /// The server is a primary's, and another node has taken its place: what it goes on to say counts no more.
+    fn is_replaced(&self) -> bool {
+        let view = self.classify.worker.view(self.cluster);
+        !self.held.on_replica && view.primary.is_some_and(|primary| primary != self.held.node)
     }
 
     /// More of the client's bytes are the server's: of an open batch, or of a message that it has the head of.

@@ -347,6 +347,7 @@ impl Guest {
             pipeline_open: false,
             skip_to_sync: false,
             ends_at_flush: false,
+            lost: super::Lost::default(),
             last_replica: None,
             now: Cell::new(Instant::now()),
             settled_at: Instant::now(),

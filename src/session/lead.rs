@@ -1,11 +1,12 @@
 //! Finds a server for a batch and runs the batch there, on another one when a replica turns out not to do.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Buf;
 
 use super::batch::End;
 use super::exchange::Outcome;
+use super::loss::Began;
 use super::meet::{Fit, Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
@@ -23,6 +24,9 @@ use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{HEADER_BYTES, header};
 use crate::wire::frontend::{Bind, Target, tag};
 
+/// A node that refused to write is asked for so long at most whether it is the primary still.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
+
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
     pub bytes: usize,
@@ -37,6 +41,9 @@ impl Task {
         let reruns = Reruns {
             elsewhere: is_here && survey.class != Class::Write,
             anew: matches!(end, End::Sync | End::Flush) && survey.describes && !survey.transaction_control,
+            after_loss: is_here
+                && (survey.class == Class::Read && !survey.transaction_control || survey.begins.is_some()),
+            moved: is_here && survey.class != Class::Read,
         };
         Self { bytes, end, survey, reruns }
     }
@@ -54,6 +61,8 @@ pub(super) struct Tried {
     rescued: bool,
     /// Its statements have been prepared anew.
     renewed: bool,
+    /// Its primary was asked, and is one.
+    confirmed: bool,
     server: Leased,
 }
 
@@ -291,6 +300,7 @@ impl Session {
             spill: None,
             unnamed_here: false,
             cancelled: false,
+            wrote: false,
             owes: false,
             own_names: Vec::new(),
         });
@@ -341,6 +351,11 @@ impl Session {
         quest: &mut Quest,
     ) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
+        let began = Began {
+            status: self.status(),
+            in_pipeline: self.pipeline_open,
+            timeline: self.view().epoch.map_or(0, |epoch| epoch.timeline),
+        };
         // Drivers prepare with a Flush, and what they run next may belong on another node.
         self.ends_at_flush =
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
@@ -367,20 +382,23 @@ impl Session {
         let reruns = Reruns {
             elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
+            after_loss: task.reruns.after_loss && is_free,
+            moved: task.reruns.moved && tried.server == Leased::Now && is_free && !tried.confirmed,
         };
         let mut watch = Watch::new(reruns, task.is_open(), skipped);
         watch.shift = shift;
+        watch.survives = self.pins.is_empty() && self.mode != PoolMode::Session;
         watch.guard = self.held.as_mut().and_then(|held| held.guard.take()).map(|floor| Guard { floor, found: None });
         let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
         watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
-        let (outcome, mut watch, cursor) = self.exchange(task.bytes, watch, &mut task.survey).await;
+        let (outcome, mut watch, feed) = self.exchange(task.bytes, watch, &mut task.survey).await;
         match outcome {
             Outcome::Settled => {
                 self.note_answered(&task.survey, &watch);
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
-                self.client.input.advance(cursor);
+                self.client.input.advance(feed.cursor);
                 self.pipeline_open = task.end == End::Flush && !self.ends_at_flush || self.ledger.is_skipping();
                 self.skip_to_sync = self.ends_at_flush && watch.error.is_some();
                 if self.is_unsettled(&task.survey, &watch, reason) {
@@ -395,9 +413,18 @@ impl Session {
                 }
                 quest.guard_failed |= watch.refused() == Some(Cause::Behind);
                 self.learn_from_refusal(&task.survey, &watch, tried, matches!(outcome, Outcome::Unwanted));
+                if watch.refused() == Some(Cause::ReadOnly)
+                    && tried.server == Leased::Now
+                    && let Err(error) = Box::pin(self.confirm_primary(tried)).await
+                {
+                    return Ok(Err(error));
+                }
                 Ok(Ok(Try::Again))
             }
-            Outcome::ServerLost(error) => Err(self.server_lost(&watch, error)),
+            Outcome::ServerLost(error) => {
+                self.consume(feed.cursor, feed.passing);
+                Box::pin(self.survive_loss(task, &mut watch, began, error)).await.map(|()| Ok(Try::Done))
+            }
             Outcome::ClientLost => {
                 self.abandon_held();
                 Err(Ended::ByClient)
@@ -411,6 +438,9 @@ impl Session {
 
     /// The client has the answer: what it has seen with it, and what it has said.
     fn note_answered(&mut self, survey: &Survey, watch: &Watch) {
+        if let Some(held) = self.held.as_mut().filter(|_| survey.begins.is_none()) {
+            held.wrote |= survey.class != Class::Read;
+        }
         if survey.work == Work::Run && survey.explain_route != ExplainRoute::Answered {
             self.note_seen();
         }
@@ -490,8 +520,13 @@ impl Session {
         let Some(mut held) = self.held.take() else { return };
         self.relay.discard(&mut held.lease.input);
         let cause = watch.refused().unwrap_or(Cause::Lost);
-        tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a replica refused a batch");
+        tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a node refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
+        if !held.on_replica {
+            // It says nothing of the statement.
+            self.cluster.topology.probe_now(held.node);
+            return if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) };
+        }
         if let Some(fingerprint) = survey.fingerprint.filter(|_| cause.is_the_statements()) {
             let memory = self.worker.shared.config.routing.rescue_memory;
             self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
@@ -512,6 +547,23 @@ impl Session {
             | Cause::Behind => {}
         }
         if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) }
+    }
+
+    /// A server of the primary refused to write: either the client wanted that, or another node is the primary by now.
+    async fn confirm_primary(&mut self, tried: &mut Tried) -> Result<()> {
+        tried.confirmed = true;
+        let since = Instant::now();
+        let asked = self.cluster.topology.ask_primary(since);
+        let until = tokio::time::Instant::from_std(since + CONFIRMED_WITHIN);
+        if !matches!(self.patiently(asked, until).await?, Some(Ok(_))) {
+            // Whoever is to be the primary, the view knows soon.
+            let probed = self.cluster.topology.wait_for(|view| match view.primary.and_then(|id| view.node(id)) {
+                Some(primary) => primary.sampled_at >= Some(since),
+                None => true,
+            });
+            self.patiently(probed, until).await?;
+        }
+        Ok(())
     }
 
     /// The plan of some statement that the batch names no longer fits its tables. Whoever prepares it from now on gets

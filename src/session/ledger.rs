@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use super::statements::Undo;
 use crate::backend::prepared::Statement;
+use crate::wire::backend::{
+    BIND_COMPLETE, CLOSE_COMPLETE, NO_DATA, NO_PARAMETERS, PARSE_COMPLETE, TransactionStatus, put_command_complete,
+    put_ready,
+};
 
 /// One owed answer.
 #[derive(Debug)]
@@ -36,6 +40,13 @@ pub enum Owed {
     Hidden,
     /// `FunctionCallResponse`, then ReadyForQuery: how far a replica has replayed, asked in front of a read.
     Guard,
+    /// Everything before the Sync, for a Query that was sent as extended messages. Its `CommandComplete` comes before
+    /// its transaction has committed, which to a Query it would not.
+    Wrapped,
+    /// `BindComplete`, one row and `CommandComplete`, for a question of ours in the client's transaction.
+    Xact,
+    /// ReadyForQuery for a Sync behind that, in front of a COMMIT.
+    XactReady,
     /// Nothing: the client has ended what it copies in.
     CopyEnd,
     /// For a Close and a Sync of ours that show where the answers to the client's Syncs end: CloseComplete, then
@@ -51,6 +62,8 @@ pub enum Verdict {
     Pass,
     /// The client must not see it.
     Drop,
+    /// The client must see it in front of the next ReadyForQuery.
+    Late,
     /// A ReadyForQuery that the client sees.
     Ready,
     /// An ErrorResponse to something that the client did not send.
@@ -73,6 +86,9 @@ pub enum Missed {
     Parse(Arc<Statement>),
     Close(Arc<Statement>),
 }
+
+/// The answers to a question of ours in front of a COMMIT, up to its ReadyForQuery.
+const MOST_BEFORE_COMMIT: usize = 4;
 
 /// A usual batch owes fewer answers.
 const KEPT_OWED: usize = 64;
@@ -116,7 +132,7 @@ impl Ledger {
 
     /// The server answers something that the client does not see.
     pub fn is_hidden(&self) -> bool {
-        matches!(self.owed.front(), Some(Owed::Hidden))
+        matches!(self.owed.front(), Some(Owed::Hidden | Owed::Xact))
     }
 
     /// What the server answers is how far it has replayed.
@@ -166,6 +182,7 @@ impl Ledger {
         match tag {
             // Of a question of ours, only its end and its failure matter here.
             b'1' | b'2' | b'3' if self.is_hidden() => Verdict::Drop,
+            b'1' | b'2' | b'n' if matches!(self.owed.front(), Some(Owed::Wrapped)) => Verdict::Drop,
             b'V' if self.is_guard() => Verdict::Guard,
             b'D' | b'd' | b'c' | b'V' | b't' | b'H' | b'W' => self.visible(),
             b'T' | b'n' => self.described(),
@@ -182,10 +199,15 @@ impl Ledger {
 
     fn visible(&self) -> Verdict {
         match self.owed.front() {
-            Some(Owed::Hidden) => Verdict::Drop,
-            Some(Owed::Query | Owed::Prepare { .. } | Owed::Execute | Owed::Describe | Owed::DescribeStatement(_)) => {
-                Verdict::Pass
-            }
+            Some(Owed::Hidden | Owed::Xact) => Verdict::Drop,
+            Some(
+                Owed::Wrapped
+                | Owed::Query
+                | Owed::Prepare { .. }
+                | Owed::Execute
+                | Owed::Describe
+                | Owed::DescribeStatement(_),
+            ) => Verdict::Pass,
             _ => Verdict::Violation,
         }
     }
@@ -213,7 +235,14 @@ impl Ledger {
 
     fn executed(&mut self) -> Verdict {
         let verdict = self.visible();
-        if matches!(self.owed.front(), Some(Owed::Execute)) {
+        if let Some(Owed::Wrapped) = self.owed.front() {
+            self.owed.pop_front();
+            return Verdict::Late;
+        }
+        if let Some(Owed::Xact) = self.owed.front() {
+            self.owed.pop_front();
+        }
+        if matches!(self.owed.front(), Some(Owed::Execute)) && verdict == Verdict::Pass {
             self.owed.pop_front();
             if std::mem::take(&mut self.copying_in) {
                 // A server that copies in ignores Sync.
@@ -260,7 +289,7 @@ impl Ledger {
             return Verdict::Ready;
         }
         match self.owed.pop_front() {
-            Some(Owed::Hidden | Owed::HiddenReady | Owed::Guard) => Verdict::Drop,
+            Some(Owed::Hidden | Owed::HiddenReady | Owed::XactReady | Owed::Guard) => Verdict::Drop,
             Some(Owed::Probe { closed: true }) => {
                 self.doubtful_syncs = 0;
                 Verdict::Drop
@@ -287,6 +316,9 @@ impl Ledger {
     }
 
     fn error(&mut self) -> Verdict {
+        if self.fails_before_commit() {
+            return Verdict::Drop;
+        }
         match self.owed.front_mut() {
             Some(Owed::Hidden | Owed::Guard) => return Verdict::HiddenError,
             None => return Verdict::Farewell,
@@ -313,6 +345,48 @@ impl Ledger {
             self.fail(owed);
         }
         Verdict::Pass
+    }
+
+    /// A question of ours in front of a COMMIT has failed: the COMMIT will say that there is nothing to commit.
+    fn fails_before_commit(&mut self) -> bool {
+        let Some(at) = self.owed.iter().take(MOST_BEFORE_COMMIT).position(|owed| matches!(owed, Owed::XactReady))
+        else {
+            return false;
+        };
+        for _ in 0..at {
+            if let Some(owed) = self.owed.pop_front() {
+                self.fail(owed);
+            }
+        }
+        true
+    }
+
+    /// The server is gone, but all that it was sent is known to be done: what it would have answered, if nothing but
+    /// `tag` can be said of it.
+    pub fn answer_as_done(&mut self, tag: Option<&str>, status: TransactionStatus) -> Option<Vec<u8>> {
+        let mut answers = Vec::new();
+        while let Some(owed) = self.owed.pop_front() {
+            match (owed, tag) {
+                (Owed::Local { answer, .. }, _) => answers.extend_from_slice(answer),
+                (Owed::Parse { visible: true, .. }, _) => answers.extend_from_slice(PARSE_COMPLETE),
+                (Owed::Bind, _) => answers.extend_from_slice(BIND_COMPLETE),
+                (Owed::Close { visible: true, .. }, _) => answers.extend_from_slice(CLOSE_COMPLETE),
+                (Owed::Describe, Some(_)) => answers.extend_from_slice(NO_DATA),
+                (Owed::DescribeStatement(_), Some(_)) => {
+                    answers.extend_from_slice(NO_PARAMETERS);
+                    answers.extend_from_slice(NO_DATA);
+                }
+                (Owed::Execute, Some(tag)) => put_command_complete(&mut answers, tag),
+                (Owed::Query, Some(tag)) => {
+                    put_command_complete(&mut answers, tag);
+                    put_ready(&mut answers, status);
+                }
+                (Owed::Ready, _) => put_ready(&mut answers, status),
+                (Owed::Xact | Owed::XactReady | Owed::Parse { .. } | Owed::Close { .. } | Owed::CopyEnd, _) => {}
+                _ => return None,
+            }
+        }
+        Some(answers)
     }
 
     fn fail(&mut self, owed: Owed) {
@@ -407,6 +481,7 @@ mod tests {
             seen.push(match ledger.judge(tag) {
                 Verdict::Pass | Verdict::Ready | Verdict::CopyIn { .. } => char::from(tag),
                 Verdict::Drop => '.',
+                Verdict::Late => 'c',
                 Verdict::HiddenError => '!',
                 Verdict::Guard => 'v',
                 Verdict::Farewell => '†',
@@ -421,7 +496,9 @@ mod tests {
 
     #[test]
     fn the_client_sees_the_answers_to_what_it_sent() {
-        use Owed::{Bind, Close, CopyEnd, Describe, Execute, Guard, Hidden, HiddenReady, Query, Ready};
+        use Owed::{
+            Bind, Close, CopyEnd, Describe, Execute, Guard, Hidden, HiddenReady, Query, Ready, Wrapped, Xact, XactReady,
+        };
         let cases: Vec<(Vec<Owed>, &str, &str)> = vec![
             (vec![Query], "TDDCZ", "TDDCZ"),
             (vec![Query], "TDCTDCZ", "TDCTDCZ"),
@@ -461,6 +538,14 @@ mod tests {
             (vec![Query], "DCZE", "DCZ†"),
             (vec![Describe, HiddenReady], "tTZ", "tT."),
             (vec![parse(true), Describe, HiddenReady], "EZ", "E."),
+            (vec![Wrapped, parse(false), Xact, Ready], "12nC12DCZ", "...c....Z"),
+            (vec![Wrapped, Xact, Ready], "12TDDC2DCZ", "..TDDc...Z"),
+            (vec![Wrapped, Xact, Ready], "NEZ", "NEZ"),
+            (vec![Wrapped, Xact, Ready], "12nC2DCEZ", "...c...EZ"),
+            (vec![parse(true), Bind, Execute, Xact, Ready], "12C2DCZ", "12C...Z"),
+            (vec![parse(false), Xact, XactReady, Query], "12DCZCZ", ".....CZ"),
+            (vec![parse(false), Xact, XactReady, Query], "EZCZ", "..CZ"),
+            (vec![Xact, XactReady, Bind, Execute, Ready], "2EZ2CZ", "...2CZ"),
         ];
         for (sent, tags, seen) in cases {
             let shown = format!("{sent:?}");

@@ -11,12 +11,15 @@ mod buffers;
 pub mod cancel;
 mod causality;
 pub mod cluster;
+mod commit;
 mod exchange;
 mod explain;
 mod handshake;
 mod hold;
 mod lead;
 mod ledger;
+mod loss;
+mod lost;
 mod meet;
 mod outbound;
 mod own;
@@ -52,6 +55,7 @@ use self::causality::Causality;
 use self::cluster::Cluster;
 use self::lead::Task;
 use self::ledger::Ledger;
+use self::lost::Lost;
 use self::outbound::Outbound;
 use self::own::{Own, Wishes};
 use self::pins::Pins;
@@ -119,6 +123,8 @@ struct Held {
     unnamed_here: bool,
     /// A cancel request may still be under way to it.
     cancelled: bool,
+    /// Something was written in the transaction that it runs.
+    wrote: bool,
     /// It owes an answer that nobody waits for: whoever got it next would take that for its own.
     owes: bool,
     /// Statements that it has under the client's own names.
@@ -177,6 +183,8 @@ struct Session {
     skip_to_sync: bool,
     /// The batch under way ends with a Flush, but all that it does is done then: the server gets a Sync.
     ends_at_flush: bool,
+    /// Of the transaction that the client believes to be in.
+    lost: Lost,
     last_replica: Option<NodeId>,
     /// Of the replicas that have come back since, none is tried any more.
     settled_at: Instant,
@@ -218,6 +226,9 @@ impl Session {
     fn serve(&mut self, bytes: usize, end: End) -> Result<LocalBoxFuture<'_, Result<(), Ended>>> {
         if self.skip_to_sync {
             return Ok(Box::pin(self.skip(bytes, end)));
+        }
+        if self.has_lost_its_primary()? {
+            return Ok(Box::pin(self.answer_in_lost(bytes, end)));
         }
         let survey = self.survey(bytes, end)?;
         Ok(match self.way(bytes, end, survey) {
@@ -324,7 +335,11 @@ impl Session {
     }
 
     fn status(&self) -> TransactionStatus {
-        self.held.as_ref().map_or(TransactionStatus::Idle, |held| held.lease.status)
+        match self.held.as_ref() {
+            Some(held) => held.lease.status,
+            None if self.lost == Lost::Nothing => TransactionStatus::Idle,
+            None => TransactionStatus::Failed,
+        }
     }
 
     /// Writes something of ours to the client.

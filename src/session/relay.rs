@@ -64,6 +64,8 @@ pub struct Relay {
     passing_visible: bool,
     /// Nothing more of this batch is for the client.
     muted: bool,
+    /// What the client sees in front of its ReadyForQuery, if no error comes before.
+    late: Vec<u8>,
     shown_bytes: u64,
 }
 
@@ -71,6 +73,7 @@ impl Relay {
     /// A new batch begins.
     pub fn reset(&mut self) {
         self.muted = false;
+        self.late.clear();
     }
 
     /// Gives memory back that only a large answer needed.
@@ -127,6 +130,16 @@ impl Relay {
         self.stretch.start += bytes - of_staged;
     }
 
+    /// What the client was to see in front of a ReadyForQuery that will not come.
+    pub fn take_late(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// The client has got, or will get, whole frames: something of ours may follow.
+    pub fn is_between_frames(&self) -> bool {
+        self.passing == 0 || !self.passing_visible
+    }
+
     pub fn pending_bytes(&self) -> usize {
         self.staged.len() - self.staged_sent + self.stretch.len()
     }
@@ -161,6 +174,13 @@ impl Relay {
             }
             self.passing_visible = self.frame(header, rest, ledger, observer)? && !self.muted;
             self.passing = header.frame_bytes;
+            if header.tag == b'E' && self.passing_visible {
+                self.late.clear();
+            }
+            if header.tag == b'Z' && self.passing_visible && !self.late.is_empty() {
+                self.stage_stretch(input);
+                self.staged.append(&mut self.late);
+            }
             if self.passing_visible
                 && header.tag == b'E'
                 && let Some(body) = rest.get(HEADER_BYTES..header.frame_bytes)
@@ -196,10 +216,12 @@ impl Relay {
                     learn_shape(&statement, (header.tag == b'T').then(body));
                 }
             }
+            (b'C', Verdict::Late) => self.late.extend_from_slice(rest.get(..header.frame_bytes).unwrap_or_default()),
             (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
             (b'Z', _) => {
                 observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);
             }
+            (b'E', Verdict::Drop) => {}
             (b'E', Verdict::HiddenError) => {
                 self.muted = true;
                 observer.hidden_error(&error_fields(body()));
@@ -211,7 +233,7 @@ impl Relay {
             _ => {}
         }
         let visible = match verdict {
-            Verdict::Drop | Verdict::HiddenError | Verdict::Guard | Verdict::Farewell => false,
+            Verdict::Drop | Verdict::Late | Verdict::HiddenError | Verdict::Guard | Verdict::Farewell => false,
             Verdict::Ready => !observer.withholds_ready(),
             _ => true,
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::commit::Question;
 use super::exchange::{Exchange, Feed, Outcome};
 use super::lead::Task;
 use super::ledger::{Missed, Owed};
@@ -32,6 +33,7 @@ impl Session {
     /// A limit of ours; nothing was sent.
     pub(super) fn write_batch(&mut self, task: &Task) -> Result<Written> {
         let apart = self.is_apart();
+        let question = self.commit_question(task);
         let Some(held) = &mut self.held else { return Ok(Written::default()) };
         let server = &mut *held.lease;
         let mut written = Written {
@@ -81,13 +83,21 @@ impl Session {
             out: &mut self.out,
             input: &self.client.input,
         };
+        if question == Question::BeforeCommit {
+            translator.ask_before_commit();
+        }
         let mut start = 0;
         while start < task.bytes {
             let Some(header) = header(&translator.input[start..])? else { break };
-            if header.tag == tag::FLUSH && self.ends_at_flush {
-                translator.sync_unseen();
-            } else {
-                translator.frame(start..start + header.frame_bytes)?;
+            let range = start..start + header.frame_bytes;
+            match (header.tag, question) {
+                (tag::FLUSH, _) if self.ends_at_flush => translator.sync_unseen(),
+                (tag::QUERY, Question::InQuery) => translator.wrapped_query(range)?,
+                (tag::SYNC, Question::BeforeSync) => {
+                    translator.ask_before_sync();
+                    translator.frame(range)?;
+                }
+                _ => translator.frame(range)?,
             }
             start += header.frame_bytes;
         }
@@ -118,15 +128,10 @@ impl Session {
         self.release_if_free();
     }
 
-    pub(super) async fn exchange(
-        &mut self,
-        bytes: usize,
-        watch: Watch,
-        survey: &mut Survey,
-    ) -> (Outcome, Watch, usize) {
+    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, Feed) {
         let (apart, lexis) = (self.is_apart(), self.settings.lexis());
         let Some(held) = &mut self.held else {
-            return (Outcome::ServerLost(Error::node("the session holds no server")), watch, 0);
+            return (Outcome::ServerLost(Error::node("the session holds no server")), watch, Feed::at(0));
         };
         if !watch.is_asking() {
             self.registration.slot.runs(held.lease.cancel_target());
@@ -155,12 +160,12 @@ impl Session {
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
-        let (watch, cursor) = (exchange.watch, exchange.feed.cursor);
+        let (watch, feed) = (exchange.watch, exchange.feed);
         self.now.set(Instant::now());
         if matches!(outcome, Outcome::Settled) {
             in_flight.answered(self.now.get());
         }
-        (outcome, watch, cursor)
+        (outcome, watch, feed)
     }
 
     /// Names and statements that failed messages had defined are as they were before.

@@ -26,6 +26,8 @@ pub struct Survey {
     pub begins: Option<Begin>,
     /// The batch runs one such statement and nothing else.
     pub sole: Option<Sole>,
+    /// All that it runs are INSERT, UPDATE, DELETE, MERGE, each on its own, and what reads.
+    pub only_dml: bool,
     /// The shape of the only statement; `None` when there are several.
     pub fingerprint: Option<u64>,
     /// It ends or begins transactions itself: an error does not undo what it did before.
@@ -99,6 +101,7 @@ impl Default for Survey {
             hint: None,
             begins: None,
             sole: None,
+            only_dml: true,
             fingerprint: None,
             transaction_control: false,
             work: Work::Nothing,
@@ -356,12 +359,15 @@ impl Survey {
         let alone = self.texts == 0;
         self.begins = classified.begins.filter(|_| alone);
         self.sole = classified.sole.filter(|_| alone);
+        let reads = classified.class == Class::Read && !classified.transaction_control && classified.by_name.is_none();
+        self.only_dml &= reads || classified.sole == Some(Sole::Dml);
         self.fingerprint = Some(classified.fingerprint).filter(|_| alone);
         self.texts += 1;
     }
 
     fn write(&mut self) {
         self.class = Class::Write;
+        self.only_dml = false;
     }
 }
 

@@ -310,7 +310,7 @@ impl Translator<'_> {
         }
     }
 
-    fn prepare(&mut self, statement: &Arc<Statement>) {
+    pub fn prepare(&mut self, statement: &Arc<Statement>) {
         let staged = self.out.stage(self.input);
         if let Some(evicted) = self.prepared.add(statement, staged) {
             self.ledger.push(Owed::Close { visible: false, evicted: Some(evicted) });

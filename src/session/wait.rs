@@ -10,6 +10,8 @@ use super::batch::{Bounds, Collected, End};
 use super::watch::Watch;
 use super::{Ended, Session, dismissed};
 use crate::error::Error;
+use crate::pool::Close;
+use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
 
 /// A batch has come: the first `bytes` of the client's input.
@@ -78,8 +80,11 @@ impl Session {
             let server = &mut *held.lease;
             let filled = ready!(self.worker.server_buffers.poll_fill(&mut server.stream, &mut server.input, cx));
             if !matches!(filled, Ok(bytes) if bytes > 0) {
-                self.held = None;
-                return Poll::Ready(Err(Ended::Farewell(Error::node("the server closed the session's connection"))));
+                let error = Error::node("the server closed the session's connection");
+                if let Err(ended) = self.lose_held(error) {
+                    return Poll::Ready(Err(ended));
+                }
+                continue;
             }
             let mut watch = Watch::default();
             let mut observer =
@@ -89,10 +94,30 @@ impl Session {
             if let Some(last_words) = watch.farewell.or(walked.err()) {
                 // What came before, if there is still time for it.
                 let _ = self.poll_show(cx);
-                self.held = None;
-                return Poll::Ready(Err(Ended::Farewell(last_words)));
+                if let Err(ended) = self.lose_held(last_words) {
+                    return Poll::Ready(Err(ended));
+                }
             }
         }
+    }
+
+    /// The server that the session holds is gone while the client is idle: with it goes a transaction, but not a session,
+    /// unless the server had more of it.
+    fn lose_held(&mut self, why: Error) -> Result<(), Ended> {
+        let Some(mut held) = self.held.take() else { return Ok(()) };
+        let is_whole = self.relay.is_between_frames() && self.relay.pending_bytes() == 0;
+        self.relay.discard(&mut held.lease.input);
+        self.cluster.topology.probe_now(held.node);
+        held.lease.close(Close::Lost);
+        let in_pipeline = self.pipeline_open;
+        let metrics = &self.worker.shared.metrics;
+        if !self.pins.is_empty() || self.mode == PoolMode::Session || in_pipeline || !is_whole {
+            metrics.lost_server(&self.cluster.config.name, "session_ended");
+            return Err(Ended::Farewell(why));
+        }
+        metrics.lost_server(&self.cluster.config.name, "transaction_lost");
+        self.lose_transaction();
+        Ok(())
     }
 
     fn poll_show(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

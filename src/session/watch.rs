@@ -1,5 +1,6 @@
 //! What a session learns while a batch runs: errors, the transaction's state, whether the client has seen anything yet.
 
+use super::commit::Told;
 use super::relay::{Observer, shape};
 use super::rescue::Cause;
 use super::reword::{Shift, reworded};
@@ -12,12 +13,17 @@ use crate::wire::backend::{ErrorFields, TransactionStatus, data_row, replayed};
 use crate::wire::frontend::tag;
 
 /// Whether a batch may run again, while the client has seen nothing of its answer.
+#[expect(clippy::struct_excessive_bools, reason = "each may be so without the others")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reruns {
     /// On another node: it has no effect, and its bytes are here until it is done.
     pub elsewhere: bool,
     /// With its statements prepared anew, if planning them is what failed: nothing was run then.
     pub anew: bool,
+    /// On whichever node serves it then, if its server is lost: it does nothing that lasts.
+    pub after_loss: bool,
+    /// On the new primary, if it was sent to one that is none any more: nothing was run before it.
+    pub moved: bool,
 }
 
 /// What has become of the answer so far.
@@ -91,6 +97,10 @@ pub struct Watch {
     /// How the batch's text was changed on its way.
     pub shift: Option<Shift>,
     pub received_bytes: u64,
+    /// The server's last words are not the session's.
+    pub survives: bool,
+    /// What the server told of the transaction before its commit.
+    pub told: Option<Box<Told>>,
 }
 
 /// A question in front of a read: has the replica replayed this much?
@@ -114,7 +124,7 @@ impl Watch {
     /// For a question of ours, of which the client sees nothing; on a replica it may be given up, if that goes away.
     pub fn asking(on_replica: bool) -> Self {
         let answer = if on_replica { Answer::HeldBack } else { Answer::Shown };
-        let reruns = Reruns { elsewhere: on_replica, anew: false };
+        let reruns = Reruns { elsewhere: on_replica, ..Reruns::default() };
         Self { asked: Some(Box::default()), answer, reruns, ..Self::default() }
     }
 
@@ -128,7 +138,8 @@ impl Watch {
 
     /// `open`: the batch has no end yet. `skipped`: the server will ignore it.
     pub fn new(reruns: Reruns, open: bool, skipped: bool) -> Self {
-        let (answer, intake) = match (reruns.elsewhere || reruns.anew, open) {
+        let may_rerun = reruns.elsewhere || reruns.anew || reruns.after_loss || reruns.moved;
+        let (answer, intake) = match (may_rerun, open) {
             (_, true) => (Answer::Shown, Intake::UntilSync),
             (true, false) => (Answer::HeldBack, Intake::Closed),
             (false, false) => (Answer::Shown, Intake::Closed),
@@ -151,12 +162,17 @@ impl Watch {
 
     /// The batch may still run on another node.
     pub fn may_rerun(&self) -> bool {
-        self.reruns.elsewhere && matches!(self.answer, Answer::HeldBack | Answer::Showable)
+        (self.reruns.elsewhere || self.reruns.after_loss) && matches!(self.answer, Answer::HeldBack | Answer::Showable)
     }
 
     fn refuse(&mut self, cause: Option<Cause>) {
         let Some(cause) = cause else { return };
-        let may = if cause == Cause::StalePlan { self.reruns.anew } else { self.reruns.elsewhere };
+        let may = match cause {
+            Cause::StalePlan => self.reruns.anew,
+            Cause::ReadOnly => self.reruns.elsewhere || self.reruns.moved,
+            Cause::Lost | Cause::Shutdown => self.reruns.elsewhere || self.reruns.after_loss,
+            Cause::Conflict | Cause::Parameters | Cause::Missing | Cause::Behind => self.reruns.elsewhere,
+        };
         if may && matches!(self.answer, Answer::HeldBack | Answer::Showable) {
             self.answer = Answer::Refused(cause);
         }
@@ -218,6 +234,12 @@ impl Watch {
     }
 }
 
+/// Why a server ends, in its own words.
+fn last_words(fields: &ErrorFields<'_>) -> Error {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Error::new(Fault::Node, text(&fields.sqlstate), text(fields.message))
+}
+
 struct Observed<'a> {
     watch: &'a mut Watch,
     reported: &'a mut Reported,
@@ -249,6 +271,10 @@ impl Observer for Observed<'_> {
         watch.intake = watch.after_copy();
         // What has come with the error is not shown yet, and need not be.
         watch.refuse(Cause::of(fields));
+        if fields.is_fatal() && watch.survives && watch.refused().is_none() {
+            watch.farewell = Some(last_words(fields));
+            return true;
+        }
         if watch.refused().is_none() {
             watch.error.get_or_insert(fields.sqlstate);
         }
@@ -286,7 +312,10 @@ impl Observer for Observed<'_> {
     }
 
     fn hidden_row(&mut self, body: &[u8]) {
-        let Some(asked) = &mut self.watch.asked else { return };
+        let Some(asked) = &mut self.watch.asked else {
+            self.watch.told = Told::read(body).map(Box::new);
+            return;
+        };
         if let Some([Some(name), value]) = data_row(body).as_deref() {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             asked.rows.push((name.into(), value.map(Into::into)));
@@ -301,8 +330,7 @@ impl Observer for Observed<'_> {
 
     fn farewell(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        self.watch.farewell = Some(Error::new(Fault::Node, text(&fields.sqlstate), text(fields.message)));
+        self.watch.farewell = Some(last_words(fields));
     }
 
     fn copy_in(&mut self, simple: bool) {

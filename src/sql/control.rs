@@ -69,10 +69,12 @@ pub(super) fn end(statement: &Statement<'_>) -> Finding {
     }
 }
 
-/// `COMMIT [WORK | TRANSACTION]` and its like. One that goes on (AND CHAIN), or ends a part only, ends nothing.
+/// `COMMIT [WORK | TRANSACTION]` and its like. One that goes on (AND CHAIN) is nothing of the kind.
 fn ends(statement: &Statement<'_>) -> Option<Sole> {
     let filler = usize::from(matches!(statement.keyword(1), K::Work | K::Transaction));
     match statement.keyword(0) {
+        K::Savepoint | K::Release => Some(Sole::Savepoint),
+        K::Rollback if statement.keyword(1 + filler) == K::To => Some(Sole::Savepoint),
         _ if statement.tokens.len() > 1 + filler => None,
         K::Commit | K::End => Some(Sole::Commit),
         K::Rollback | K::Abort => Some(Sole::Rollback),

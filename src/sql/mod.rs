@@ -150,6 +150,8 @@ pub enum Sole {
     Commit,
     /// ROLLBACK or ABORT of the whole transaction.
     Rollback,
+    /// SAVEPOINT, RELEASE or ROLLBACK TO, which leave it open.
+    Savepoint,
     /// INSERT, UPDATE, DELETE or MERGE.
     Dml,
 }

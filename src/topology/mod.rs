@@ -12,6 +12,7 @@
 mod catalog;
 mod control;
 mod facts;
+mod fate;
 mod follower;
 mod history;
 mod load;
@@ -38,6 +39,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use facts::{Facts, FactsStore, Loaded};
+pub use fate::{Fate, Xact};
 pub use follower::{Follower, ViewHere};
 pub use history::{Fork, History, Holds};
 pub use load::{InFlight, NodeLoad};
@@ -63,6 +65,9 @@ pub struct Topology {
     state: Arc<Shared>,
     tls: Option<MakeRustlsConnect>,
     tasks: Mutex<JoinSet<()>>,
+    /// On which the fate of transactions is asked for.
+    fates: Arc<[Control]>,
+    control_plane: Handle,
 }
 
 impl Topology {
@@ -102,7 +107,8 @@ impl Topology {
         tasks.spawn_on(oracle::keep_fresh(Arc::clone(&state)), control_plane);
         tasks.spawn_on(nudge::keep_nudging(Arc::clone(&state), controls()?), control_plane);
         tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
-        Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks) }))
+        let (fates, control_plane) = (Arc::from(controls()?), control_plane.clone());
+        Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks), fates, control_plane }))
     }
 
     /// The view as it is now. Cheap: no lock, no wait.
@@ -189,6 +195,13 @@ impl Topology {
         let replicas = view.nodes.iter().filter(|node| node.role == Some(Role::Replica) && !node.is_unreachable());
         let replicas: Vec<NodeId> = replicas.map(|node| node.id).collect();
         self.state.poll_once(&replicas, until).await;
+    }
+
+    /// What became of a transaction whose commit was not answered. Returns by `until`. Callable from any runtime.
+    pub async fn fate_of(&self, xact: Xact, until: std::time::Instant) -> Fate {
+        let finding = fate::find(Arc::clone(&self.state), Arc::clone(&self.fates), xact, until);
+        // Workers have no timers. The task ends by itself, at `until` at the latest.
+        self.control_plane.spawn(finding).await.unwrap_or(Fate::Unknown("Causeway is shutting down"))
     }
 
     /// A session has seen what the primary shows now.

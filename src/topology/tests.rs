@@ -20,6 +20,7 @@ fn routing() -> Routing {
         spill_wait: Duration::from_secs(1),
         hold_timeout: Duration::ZERO,
         max_held_statements: 0,
+        resolve_commits: true,
         fallback: Fallback::Primary,
         rescue_memory: Duration::from_secs(60),
         catalog_refresh: Duration::from_secs(30),

@@ -12,6 +12,11 @@ use crate::types::Lsn;
 /// [ParseComplete](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-PARSECOMPLETE), a whole frame.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// [CloseComplete](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CLOSECOMPLETE), a whole frame.
+pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
+/// There are no rows to describe.
+pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+/// A `ParameterDescription` of none.
+pub const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
 pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 /// How bad it is, in the words of the protocol
 /// ([error fields](https://www.postgresql.org/docs/current/protocol-error-fields.html)).

@@ -23,6 +23,7 @@ pub mod tag {
 }
 
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
+pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 
 /// FunctionCall of `pg_last_wal_replay_lsn()`, whose oid is 3821 in every version, with a binary answer. It takes a
 /// server a third of the time of a Query, and leaves its unnamed statement alone.
@@ -144,6 +145,14 @@ impl<'a> Target<'a> {
 
 pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
     put(out, tag::QUERY, |out| put_cstr(out, text));
+}
+
+/// Runs a portal to its end.
+pub fn put_execute(out: &mut Vec<u8>, portal: &[u8]) {
+    put(out, tag::EXECUTE, |out| {
+        put_cstr(out, portal);
+        out.extend_from_slice(&[0; 4]);
+    });
 }
 
 /// PostgreSQL would take the message apart without an error; data of parameters and arguments is not looked at.

@@ -16,6 +16,7 @@ mod drivers;
 mod exact;
 mod exact_copy;
 mod explain;
+mod failover;
 mod faults;
 mod forks;
 mod frames;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         drivers::TESTS,
         exact::TESTS,
         explain::TESTS,
+        failover::TESTS,
         faults::TESTS,
         lag::TESTS,
         positions::TESTS,

@@ -141,6 +141,7 @@ max_spilled_reads = 20
 spill_wait = "0s"
 hold_timeout = "5s"
 max_held_statements = 7
+resolve_commits = false
 [log]
 format = "json"
 level = "warn,causeway::topology=debug"
@@ -166,10 +167,13 @@ address = "[::1]:0"
     assert_eq!(config.routing.fallback, Fallback::Error);
     assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
     assert_eq!((config.routing.max_spilled_reads, config.routing.spill_wait), (20, Duration::ZERO));
-    assert_eq!((config.routing.hold_timeout, config.routing.max_held_statements), (Duration::from_secs(5), 7));
+    assert_eq!(
+        (config.routing.hold_timeout, config.routing.max_held_statements, config.routing.resolve_commits),
+        (Duration::from_secs(5), 7, false)
+    );
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
     let metrics = config.metrics.unwrap();
-    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:40"));
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:41"));
 }
 
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.

@@ -124,6 +124,7 @@ fn routing(file: &raw::File, report: &mut Report<'_>) -> Routing {
         spill_wait: report.time(&raw.spill_wait, &(Duration::ZERO..=DAY)),
         hold_timeout: report.time(&raw.hold_timeout, &(Duration::ZERO..=DAY)),
         max_held_statements: report.count(&raw.max_held_statements, &(0..=1_000_000)),
+        resolve_commits: *raw.resolve_commits.get_ref(),
         rescue_memory: report.time(&raw.rescue_memory, &(Duration::ZERO..=365 * DAY)),
         catalog_refresh: report.time(&raw.catalog_refresh, &(SECOND..=DAY)),
     }

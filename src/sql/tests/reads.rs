@@ -99,11 +99,12 @@ fn an_end_is_one_of_the_whole_transaction() {
         ("/* x */ Rollback Work", Some(Sole::Rollback)),
         ("ABORT", Some(Sole::Rollback)),
         ("COMMIT AND CHAIN", None),
-        ("ROLLBACK TO SAVEPOINT a", None),
+        ("ROLLBACK TO SAVEPOINT a", Some(Sole::Savepoint)),
+        ("rollback work to a", Some(Sole::Savepoint)),
         ("COMMIT PREPARED 'x'", None),
         ("COMMIT; COMMIT", None),
-        ("SAVEPOINT work", None),
-        ("RELEASE work", None),
+        ("SAVEPOINT work", Some(Sole::Savepoint)),
+        ("RELEASE work", Some(Sole::Savepoint)),
         ("BEGIN", None),
     ] {
         assert_eq!(classify(text).sole, ends, "{text}");

@@ -4,7 +4,7 @@ mod failover;
 mod rescue;
 mod settings;
 mod spill;
-mod stage;
+pub mod stage;
 mod tokens;
 mod visible;
 
