@@ -84,7 +84,7 @@ pub struct Exchange<'a> {
     pub held: &'a mut Held,
     pub out: &'a mut Outbound,
     pub relay: &'a mut Relay,
-    pub watch: Watch,
+    pub watch: &'a mut Watch,
     pub cluster: &'a Cluster,
     pub feed: Feed,
     /// In an open batch there is no way to prove one.

@@ -1,6 +1,6 @@
 //! Finds a server for a batch and runs the batch there, on another one when a replica turns out not to do.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Buf;
 
@@ -11,7 +11,7 @@ use super::meet::{Fit, Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
 use super::survey::{ExplainRoute, Survey, Work, databases};
-use super::watch::{Guard, Reruns, Watch};
+use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
 use crate::config::Fallback;
@@ -21,11 +21,6 @@ use crate::route::{NodeSet, Proof, Reason, Refusal, Request, Route, Stay, route}
 use crate::sql::{Class, Effects};
 use crate::types::{Level, NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::{HEADER_BYTES, header};
-use crate::wire::frontend::{Bind, Target, tag};
-
-/// A node that refused to write is asked for so long at most whether it is the primary still.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
@@ -57,12 +52,12 @@ impl Task {
 /// What earlier tries of a batch have shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
-    avoid: NodeSet,
-    rescued: bool,
+    pub(super) avoid: NodeSet,
+    pub(super) rescued: bool,
     /// Its statements have been prepared anew.
-    renewed: bool,
+    pub(super) renewed: bool,
     /// Its primary was asked, and is one.
-    confirmed: bool,
+    pub(super) confirmed: bool,
     server: Leased,
 }
 
@@ -360,12 +355,7 @@ impl Session {
         self.ends_at_flush =
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
         self.ends_at_flush &= self.mode != PoolMode::Session;
-        if task.survey.effects.intersects(Effects::DDL) {
-            // Nobody may be connected to a database that is dropped, renamed or copied.
-            for name in databases(&self.client.input[..task.bytes]) {
-                self.cluster.pools.leave(&String::from_utf8_lossy(&name));
-            }
-        }
+        self.leave_databases(task);
         let written = match self.write_at_once(task, tried) {
             Some(written) => Ok(Some(written.shift)),
             None => Box::pin(self.write(task, tried)).await?.map(|written| written.map(|written| written.shift)),
@@ -378,20 +368,9 @@ impl Session {
                 return Ok(Err(error));
             }
         };
-        let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
-        let reruns = Reruns {
-            elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
-            anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
-            after_loss: task.reruns.after_loss && is_free,
-            moved: task.reruns.moved && tried.server == Leased::Now && is_free && !tried.confirmed,
-        };
-        let mut watch = Watch::new(reruns, task.is_open(), skipped);
+        let mut watch = self.watch_for(task, tried, skipped);
         watch.shift = shift;
-        watch.survives = self.pins.is_empty() && self.mode != PoolMode::Session;
-        watch.guard = self.held.as_mut().and_then(|held| held.guard.take()).map(|floor| Guard { floor, found: None });
-        let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
-        watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
-        let (outcome, mut watch, feed) = self.exchange(task.bytes, watch, &mut task.survey).await;
+        let (outcome, feed) = self.exchange(task.bytes, &mut watch, &mut task.survey).await;
         match outcome {
             Outcome::Settled => {
                 self.note_answered(&task.survey, &watch);
@@ -434,6 +413,32 @@ impl Session {
                 Err(Ended::Farewell(error))
             }
         }
+    }
+
+    /// Nobody may be connected to a database that is dropped, renamed or copied.
+    fn leave_databases(&self, task: &Task) {
+        if task.survey.effects.intersects(Effects::DDL) {
+            for name in databases(&self.client.input[..task.bytes]) {
+                self.cluster.pools.leave(&String::from_utf8_lossy(&name));
+            }
+        }
+    }
+
+    /// What is to be looked for while the batch runs.
+    fn watch_for(&mut self, task: &Task, tried: &Tried, skipped: bool) -> Watch {
+        let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
+        let reruns = Reruns {
+            elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
+            anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
+            after_loss: task.reruns.after_loss && is_free,
+            moved: task.reruns.moved && tried.server == Leased::Now && is_free && !tried.confirmed,
+        };
+        let mut watch = Watch::new(reruns, task.is_open(), skipped);
+        watch.survives = self.pins.is_empty() && self.mode != PoolMode::Session;
+        watch.guard = self.held.as_mut().and_then(|held| held.guard.take());
+        let resets = task.survey.effects.intersects(Effects::RESET) && !self.settings.login().is_empty();
+        watch.withholds_ready = resets && matches!(task.end, End::Query | End::Sync) && !skipped;
+        watch
     }
 
     /// The client has the answer: what it has seen with it, and what it has said.
@@ -507,92 +512,5 @@ impl Session {
             self.unwrite(written);
             brought = self.prove(&statement, task.survey.describes).await?;
         }
-    }
-
-    /// A replica refused the batch or went away: what that says of the statement and of the node.
-    fn learn_from_refusal(&mut self, survey: &Survey, watch: &Watch, tried: &mut Tried, unwanted: bool) {
-        // A server that is gone will not answer the rest.
-        self.ledger.abandon();
-        self.undo_failed();
-        for undo in self.ledger.take_done() {
-            self.statements.undo(undo);
-        }
-        let Some(mut held) = self.held.take() else { return };
-        self.relay.discard(&mut held.lease.input);
-        let cause = watch.refused().unwrap_or(Cause::Lost);
-        tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a node refused a batch");
-        self.worker.shared.metrics.rescues(cause.as_str()).inc();
-        if !held.on_replica {
-            // It says nothing of the statement.
-            self.cluster.topology.probe_now(held.node);
-            return if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) };
-        }
-        if let Some(fingerprint) = survey.fingerprint.filter(|_| cause.is_the_statements()) {
-            let memory = self.worker.shared.config.routing.rescue_memory;
-            self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
-        }
-        tried.rescued |= cause.needs_primary();
-        tried.renewed |= cause == Cause::StalePlan;
-        if !matches!(cause, Cause::StalePlan | Cause::Behind) {
-            tried.avoid = tried.avoid.with(held.node);
-        }
-        match cause {
-            Cause::Lost => self.cluster.topology.report_failure(held.node),
-            Cause::Shutdown => self.cluster.topology.probe_now(held.node),
-            Cause::ReadOnly
-            | Cause::Conflict
-            | Cause::Parameters
-            | Cause::Missing
-            | Cause::StalePlan
-            | Cause::Behind => {}
-        }
-        if unwanted { self.abandon(held) } else { self.give_back(held, watch.server_gone) }
-    }
-
-    /// A server of the primary refused to write: either the client wanted that, or another node is the primary by now.
-    async fn confirm_primary(&mut self, tried: &mut Tried) -> Result<()> {
-        tried.confirmed = true;
-        let since = Instant::now();
-        let asked = self.cluster.topology.ask_primary(since);
-        let until = tokio::time::Instant::from_std(since + CONFIRMED_WITHIN);
-        if !matches!(self.patiently(asked, until).await?, Some(Ok(_))) {
-            // Whoever is to be the primary, the view knows soon.
-            let probed = self.cluster.topology.wait_for(|view| match view.primary.and_then(|id| view.node(id)) {
-                Some(primary) => primary.sampled_at >= Some(since),
-                None => true,
-            });
-            self.patiently(probed, until).await?;
-        }
-        Ok(())
-    }
-
-    /// The plan of some statement that the batch names no longer fits its tables. Whoever prepares it from now on gets
-    /// a new one; so does this client at once if it is `renewed`, because it is told what the new one is.
-    fn retire_statements(&mut self, bytes: usize, renewed: bool) {
-        let (statements, interner) = (&mut self.statements, &self.worker.shared.statements);
-        for_each_named(&self.client.input[..bytes.min(self.client.input.len())], |name| {
-            let Some(statement) = statements.get(name).filter(|statement| !statement.is_sql()) else { return };
-            if renewed {
-                let statement = interner.renew(statement, self.settings.meaning(), self.facts.load().version);
-                // It has this name already, so no limit is in the way.
-                let _ = statements.define(name, statement);
-            } else {
-                interner.retire(statement);
-            }
-        });
-    }
-}
-
-/// The names of statements that a batch binds or describes.
-fn for_each_named(mut rest: &[u8], mut visit: impl FnMut(&[u8])) {
-    while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
-        let (frame, after) = rest.split_at(header.frame_bytes);
-        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
-        match (header.tag, Bind::read(body), Target::read(body)) {
-            (tag::BIND, Ok(bind), _) => visit(bind.statement),
-            (tag::DESCRIBE, _, Ok(Target::Statement(name))) => visit(name),
-            _ => {}
-        }
-        rest = after;
     }
 }

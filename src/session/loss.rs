@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 use super::batch::End;
 use super::commit::Told;
 use super::lead::Task;
-use super::lost::Lost;
+use super::lost::{Lost, transaction_lost};
 use super::watch::Watch;
 use super::{Ended, Session};
 use crate::error::{Error, Fault, sqlstate};
@@ -110,7 +110,7 @@ impl Session {
             Loss::Transaction => {
                 self.forget_transaction();
                 self.lost = Lost::Told;
-                self.tell_loss(task, watch, &self.transaction_lost(&why)).await
+                self.tell_loss(task, watch, &transaction_lost(&why)).await
             }
             Loss::Statement => {
                 self.forget_transaction();

@@ -36,14 +36,14 @@ enum Answer {
     Error(Error),
 }
 
-impl Session {
-    pub(super) fn transaction_lost(&self, why: &str) -> Error {
-        let message = "the transaction was lost with its server";
-        Error::new(Fault::Node, sqlstate::SERIALIZATION_FAILURE, message)
-            .detail(why.to_owned())
-            .hint("Nothing of it was committed: run it again.")
-    }
+pub(super) fn transaction_lost(why: &str) -> Error {
+    let message = "the transaction was lost with its server";
+    Error::new(Fault::Node, sqlstate::SERIALIZATION_FAILURE, message)
+        .detail(why.to_owned())
+        .hint("Nothing of it was committed: run it again.")
+}
 
+impl Session {
     /// The server that ran the session's transaction is gone, and nobody waits for an answer.
     pub(super) fn lose_transaction(&mut self) {
         self.lost = Lost::Untold;
@@ -120,7 +120,7 @@ impl Session {
     /// The client hears of the loss once.
     fn error_in_lost(&mut self) -> Error {
         if std::mem::replace(&mut self.lost, Lost::Told) == Lost::Untold {
-            return self.transaction_lost("The server was lost while it waited for the client.");
+            return transaction_lost("The server was lost while it waited for the client.");
         }
         let message = "current transaction is aborted, commands ignored until end of transaction block";
         Error::new(Fault::Node, sqlstate::IN_FAILED_TRANSACTION, message)

@@ -24,6 +24,7 @@ mod meet;
 mod outbound;
 mod own;
 mod pins;
+mod refused;
 mod relay;
 mod replication;
 mod rescue;
@@ -410,7 +411,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1050, "{}", size_of::<super::Session>());
+        assert!(size_of::<super::Session>() <= 1060, "{}", size_of::<super::Session>());
         assert!(future_bytes(super::accept) <= 400, "{}", future_bytes(super::accept));
     }
 

@@ -65,7 +65,7 @@ pub struct Relay {
     /// Nothing more of this batch is for the client.
     muted: bool,
     /// What the client sees in front of its ReadyForQuery, if no error comes before.
-    late: Vec<u8>,
+    late: Option<Box<[u8]>>,
     shown_bytes: u64,
 }
 
@@ -73,7 +73,7 @@ impl Relay {
     /// A new batch begins.
     pub fn reset(&mut self) {
         self.muted = false;
-        self.late.clear();
+        self.late = None;
     }
 
     /// Gives memory back that only a large answer needed.
@@ -132,7 +132,7 @@ impl Relay {
 
     /// What the client was to see in front of a ReadyForQuery that will not come.
     pub fn take_late(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.late)
+        self.late.take().map(Vec::from).unwrap_or_default()
     }
 
     /// The client has got, or will get, whole frames: something of ours may follow.
@@ -175,11 +175,14 @@ impl Relay {
             self.passing_visible = self.frame(header, rest, ledger, observer)? && !self.muted;
             self.passing = header.frame_bytes;
             if header.tag == b'E' && self.passing_visible {
-                self.late.clear();
+                self.late = None;
             }
-            if header.tag == b'Z' && self.passing_visible && !self.late.is_empty() {
+            if header.tag == b'Z'
+                && self.passing_visible
+                && let Some(late) = self.late.take()
+            {
                 self.stage_stretch(input);
-                self.staged.append(&mut self.late);
+                self.staged.extend_from_slice(&late);
             }
             if self.passing_visible
                 && header.tag == b'E'
@@ -216,7 +219,7 @@ impl Relay {
                     learn_shape(&statement, (header.tag == b'T').then(body));
                 }
             }
-            (b'C', Verdict::Late) => self.late.extend_from_slice(rest.get(..header.frame_bytes).unwrap_or_default()),
+            (b'C', Verdict::Late) => self.late = rest.get(..header.frame_bytes).map(Box::from),
             (b'C', Verdict::Pass) => observer.completed(command_tag(body()).unwrap_or_default()),
             (b'Z', _) => {
                 observer.ready(ready_status(body()).ok_or_else(|| broken(rest))?, verdict == Verdict::Ready);

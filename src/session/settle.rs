@@ -128,10 +128,10 @@ impl Session {
         self.release_if_free();
     }
 
-    pub(super) async fn exchange(&mut self, bytes: usize, watch: Watch, survey: &mut Survey) -> (Outcome, Watch, Feed) {
+    pub(super) async fn exchange(&mut self, bytes: usize, watch: &mut Watch, survey: &mut Survey) -> (Outcome, Feed) {
         let (apart, lexis) = (self.is_apart(), self.settings.lexis());
         let Some(held) = &mut self.held else {
-            return (Outcome::ServerLost(Error::node("the session holds no server")), watch, Feed::at(0));
+            return (Outcome::ServerLost(Error::node("the session holds no server")), Feed::at(0));
         };
         if !watch.is_asking() {
             self.registration.slot.runs(held.lease.cancel_target());
@@ -160,12 +160,12 @@ impl Session {
             feed: Feed::at(bytes),
         };
         let outcome = exchange.run().await;
-        let (watch, feed) = (exchange.watch, exchange.feed);
+        let feed = exchange.feed;
         self.now.set(Instant::now());
         if matches!(outcome, Outcome::Settled) {
             in_flight.answered(self.now.get());
         }
-        (outcome, watch, feed)
+        (outcome, feed)
     }
 
     /// Names and statements that failed messages had defined are as they were before.

@@ -17,6 +17,7 @@ pub trait Classify {
     fn classify(&mut self, text: &[u8]) -> Arc<Classified>;
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "they are facts about one batch")]
 #[derive(Clone, Debug)]
 pub struct Survey {
     pub class: Class,

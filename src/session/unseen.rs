@@ -212,7 +212,8 @@ impl Session {
             self.ledger.push(Owed::Hidden);
         }
         let on_replica = held.on_replica && may_give_up;
-        let (outcome, mut watch, _) = self.exchange(0, Watch::asking(on_replica), &mut Survey::default()).await;
+        let mut watch = Watch::asking(on_replica);
+        let (outcome, _) = self.exchange(0, &mut watch, &mut Survey::default()).await;
         match outcome {
             Outcome::Settled if !watch.server_gone => {}
             Outcome::Settled | Outcome::Refused | Outcome::Unwanted | Outcome::ServerLost(_) if on_replica => {

@@ -157,6 +157,8 @@ fn look_up(&(what, strike, is_there): &Event) {
     }
 }
 
+type Strike = (&'static str, fn(&LocalNode));
+
 /// What a client sends in a transaction whose server was lost, and what it reads; the first letter is the protocol.
 const AFTER_LOSS: &[&[(&str, &str)]] = &[
     &[("SELECT 1", "!40001"), ("SELECT 1", "!25P02"), ("ROLLBACK", "ROLLBACK")],
@@ -169,7 +171,7 @@ const AFTER_LOSS: &[&[(&str, &str)]] = &[
 fn a_transaction_is_lost_once(_: &Env) {
     let (cluster, proxy) = proxied("");
     let primary = cluster.primary();
-    let strikes: [(&str, fn(&LocalNode)); 2] = [
+    let strikes: [Strike; 2] = [
         ("its server is ended", |node| {
             let end =
                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE state = 'idle in transaction'";
