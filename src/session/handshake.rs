@@ -348,6 +348,7 @@ impl Guest {
             skip_to_sync: false,
             ends_at_flush: false,
             lost: super::Lost::default(),
+            begun: None,
             last_replica: None,
             now: Cell::new(Instant::now()),
             settled_at: Instant::now(),

@@ -21,6 +21,8 @@ use crate::route::{NodeSet, Proof, Reason, Refusal, Request, Route, Stay, route}
 use crate::sql::{Class, Effects};
 use crate::types::{Level, NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{HEADER_BYTES, header};
+use crate::wire::frontend::{Bind, query, tag};
 
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
@@ -109,6 +111,12 @@ impl Session {
                 Ok(None) => continue,
                 Err(error) => return Ok(Err(error)),
             };
+            if self.begun.is_some()
+                && self.status() == TransactionStatus::Idle
+                && let Err(error) = Box::pin(self.begin_anew()).await?
+            {
+                return Ok(Err(error));
+            }
             match self.try_once(task, reason, &mut tried, &mut quest).await? {
                 Ok(Try::Done) => return Ok(Ok(())),
                 Ok(Try::Again) => {}
@@ -205,7 +213,11 @@ impl Session {
         let needs = self.needs(quest);
         let now = self.now.get();
         let request = Request {
-            class: if serializable || self.catalog_is_unsure() { Class::Write } else { survey.class },
+            class: if serializable || self.catalog_is_unsure() || self.begun.is_some() {
+                Class::Write
+            } else {
+                survey.class
+            },
             hint: survey.hint,
             begins_read_only: !serializable && survey.begins.is_some_and(|begin| begin.read_only),
             stay: self.stay(),
@@ -374,6 +386,7 @@ impl Session {
         match outcome {
             Outcome::Settled => {
                 self.note_answered(&task.survey, &watch);
+                self.note_begin(&task.survey, feed.cursor);
                 if matches!(watch.error.as_ref(), Some(b"0A000" | b"XX000")) {
                     self.retire_statements(task.bytes, false);
                 }
@@ -393,7 +406,7 @@ impl Session {
                 quest.guard_failed |= watch.refused() == Some(Cause::Behind);
                 self.learn_from_refusal(&task.survey, &watch, tried, matches!(outcome, Outcome::Unwanted));
                 if watch.refused() == Some(Cause::ReadOnly)
-                    && tried.server == Leased::Now
+                    && tried.server != Leased::NowAsReplica
                     && let Err(error) = Box::pin(self.confirm_primary(tried)).await
                 {
                     return Ok(Err(error));
@@ -424,14 +437,62 @@ impl Session {
         }
     }
 
+    /// Remembers a BEGIN for as long as nothing has followed it.
+    fn note_begin(&mut self, survey: &Survey, batch_bytes: usize) {
+        if survey.begins.is_none() {
+            if survey.work == Work::Run || self.begun.is_some() && self.status() != TransactionStatus::InTransaction {
+                self.begun = None;
+            }
+            return;
+        }
+        let begins = self.status() == TransactionStatus::InTransaction
+            && self.pins.is_empty()
+            && self.mode != PoolMode::Session
+            && self.held.as_ref().is_some_and(|held| !held.on_replica);
+        self.begun = if begins { self.text_of(batch_bytes).map(Box::from) } else { None };
+    }
+
+    /// The text of the one statement that a batch runs, if the batch is still here.
+    fn text_of(&self, batch_bytes: usize) -> Option<&[u8]> {
+        let batch = self.client.input.get(..batch_bytes)?;
+        let mut text = None;
+        let mut rest = batch;
+        while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
+            let (frame, after) = rest.split_at(header.frame_bytes);
+            rest = after;
+            text = match header.tag {
+                tag::QUERY => query(&frame[HEADER_BYTES..]).ok(),
+                tag::BIND => match Bind::read(&frame[HEADER_BYTES..]).ok()?.statement {
+                    b"" => self.statements.unnamed().map(|parse| parse.text),
+                    name => self.statements.get(name).map(|statement| statement.text()),
+                },
+                _ => text,
+            };
+        }
+        text
+    }
+
+    /// A server of the primary is leased for a transaction that has done nothing so far.
+    async fn begin_anew(&mut self) -> Result<Result<()>, Ended> {
+        let Some(text) = self.begun.clone() else { return Ok(Ok(())) };
+        if let Err(error) = self.bring_up_to_date_if_idle().await? {
+            return Ok(Err(error));
+        }
+        Ok(self.ask(&text, 1).await?.map(drop))
+    }
+
     /// What is to be looked for while the batch runs.
     fn watch_for(&mut self, task: &Task, tried: &Tried, skipped: bool) -> Watch {
         let is_free = tried.server != Leased::Before && self.mode != PoolMode::Session;
+        let is_first = self.begun.is_some()
+            && matches!(task.end, End::Query | End::Sync)
+            && !task.survey.transaction_control
+            && !self.pipeline_open;
         let reruns = Reruns {
             elsewhere: task.reruns.elsewhere && tried.server == Leased::NowAsReplica,
             anew: task.reruns.anew && is_free && !tried.renewed && (task.end == End::Sync || self.ends_at_flush),
-            after_loss: task.reruns.after_loss && is_free,
-            moved: task.reruns.moved && tried.server == Leased::Now && is_free && !tried.confirmed,
+            after_loss: task.reruns.after_loss && is_free || is_first,
+            moved: task.reruns.moved && (tried.server == Leased::Now && is_free || is_first) && !tried.confirmed,
         };
         let mut watch = Watch::new(reruns, task.is_open(), skipped);
         watch.survives = self.pins.is_empty() && self.mode != PoolMode::Session;

@@ -80,6 +80,7 @@ impl Session {
     pub(super) fn forget_transaction(&mut self) {
         self.unaudited.clear();
         self.in_transaction = None;
+        self.begun = None;
         self.pipeline_open = false;
     }
 

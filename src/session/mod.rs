@@ -186,6 +186,8 @@ struct Session {
     ends_at_flush: bool,
     /// Of the transaction that the client believes to be in.
     lost: Lost,
+    /// The BEGIN of a transaction on the primary that has done nothing else: it may begin anew elsewhere.
+    begun: Option<Box<[u8]>>,
     last_replica: Option<NodeId>,
     /// Of the replicas that have come back since, none is tried any more.
     settled_at: Instant,
@@ -411,7 +413,7 @@ mod tests {
     /// There may be tens of thousands of them.
     #[test]
     fn an_idle_session_is_small() {
-        assert!(size_of::<super::Session>() <= 1060, "{}", size_of::<super::Session>());
+        assert!(size_of::<super::Session>() <= 1076, "{}", size_of::<super::Session>());
         assert!(future_bytes(super::accept) <= 400, "{}", future_bytes(super::accept));
     }
 

@@ -29,6 +29,7 @@ impl Session {
         let cause = watch.refused().unwrap_or(Cause::Lost);
         tracing::debug!(cause = cause.as_str(), node = held.node.index(), "a node refused a batch");
         self.worker.shared.metrics.rescues(cause.as_str()).inc();
+        tried.renewed |= cause == Cause::StalePlan;
         if !held.on_replica {
             // It says nothing of the statement.
             self.cluster.topology.probe_now(held.node);
@@ -39,7 +40,6 @@ impl Session {
             self.worker.classifier.borrow_mut().learn_write(fingerprint, Instant::now(), memory);
         }
         tried.rescued |= cause.needs_primary();
-        tried.renewed |= cause == Cause::StalePlan;
         if !matches!(cause, Cause::StalePlan | Cause::Behind) {
             tried.avoid = tried.avoid.with(held.node);
         }

@@ -109,9 +109,11 @@ impl Session {
         self.relay.discard(&mut held.lease.input);
         self.cluster.topology.probe_now(held.node);
         held.lease.close(Close::Lost);
-        let in_pipeline = self.pipeline_open;
+        // Some ends are the client's own wish, as after idle_in_transaction_session_timeout.
+        let is_outage = matches!(why.sqlstate(), "57P01" | "57P02" | "57P03") || why.sqlstate().starts_with("08");
+        let keeps_more = !self.pins.is_empty() || self.mode == PoolMode::Session || self.pipeline_open;
         let metrics = &self.worker.shared.metrics;
-        if !self.pins.is_empty() || self.mode == PoolMode::Session || in_pipeline || !is_whole {
+        if keeps_more || !is_outage || !is_whole {
             metrics.lost_server(&self.cluster.config.name, "session_ended");
             return Err(Ended::Farewell(why));
         }

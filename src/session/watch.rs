@@ -264,7 +264,8 @@ impl Observer for Observed<'_> {
         watch.intake = watch.after_copy();
         // What has come with the error is not shown yet, and need not be.
         watch.refuse(Cause::of(fields));
-        if fields.is_fatal() && watch.survives && watch.refused().is_none() {
+        let is_outage = Cause::of(fields) == Some(Cause::Shutdown);
+        if fields.is_fatal() && is_outage && watch.survives && watch.refused().is_none() {
             watch.farewell = Some(last_words(fields));
             return true;
         }

@@ -11,7 +11,14 @@ use super::judges::{Rule, Verdict, corrupted, explain, judge};
 use super::workload::{Run, shares};
 
 /// What a client may be told while nodes go: nobody can serve it now, or its server has gone.
-const EXPECTED: [&str; 4] = ["57P0", "08", "connection closed", "error communicating with the server"];
+const EXPECTED: [&str; 6] = [
+    "57P0",
+    "08",
+    "40001 the transaction was lost with its server",
+    "40001 the server was lost",
+    "connection closed",
+    "error communicating with the server",
+];
 
 /// Under each level and fault, however busy the machine is.
 pub const FEWEST_READS: usize = 100;
