@@ -84,8 +84,14 @@ impl Session {
             Ok(quest) => quest,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = self.check_history(task.survey.class, &quest) {
-            return Ok(Err(error));
+        match self.check_history(task.survey.class, &quest) {
+            Ok(None) => {}
+            Ok(Some(replica)) => {
+                if let Err(error) = Box::pin(self.hear(replica, task.survey.class, &mut quest)).await {
+                    return Ok(Err(error));
+                }
+            }
+            Err(error) => return Ok(Err(error)),
         }
         if self.held.is_none()
             && quest.consistency.level == Level::Session
@@ -130,7 +136,11 @@ impl Session {
             }
             Route::To(node, reason @ (Reason::Behind | Reason::NoReplica)) => {
                 let Some(place) = Box::pin(self.spill(quest)).await? else { return Ok(None) };
-                self.obtain(node, None, task.survey.effects).await?;
+                if !self.obtain(node, None, task.survey.effects).await? {
+                    drop(place);
+                    Box::pin(self.wait_at_gate(quest)).await?;
+                    return Ok(None);
+                }
                 tried.server = Leased::Now;
                 if let (Some(held), Place::Limited(permit)) = (&mut self.held, place) {
                     held.spill = Some(permit);
@@ -141,8 +151,12 @@ impl Session {
             Route::Replica(node, reason, proof) => (node, reason, Some(proof)),
         };
         match (self.obtain(node, proof, task.survey.effects).await, proof) {
-            (Ok(()), None) => tried.server = Leased::Now,
-            (Ok(()), Some(proof)) => {
+            (Ok(false), _) => {
+                Box::pin(self.wait_at_gate(quest)).await?;
+                return Ok(None);
+            }
+            (Ok(true), None) => tried.server = Leased::Now,
+            (Ok(true), Some(proof)) => {
                 tried.server = Leased::NowAsReplica;
                 return Ok(self.take_proof(proof, tried, quest).await?.then_some(reason));
             }
@@ -258,14 +272,26 @@ impl Session {
         ))
     }
 
-    /// `proof`: it is leased as a replica.
-    async fn obtain(&mut self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Result<()> {
+    /// `proof`: it is leased as a replica. False: the cluster is paused, and the gate has to be passed first.
+    async fn obtain(&mut self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Result<bool> {
         let on_replica = proof.is_some();
         let lease = match self.attempt(node, proof, effects) {
             Attempt::Server(lease) => lease,
+            _ if !on_replica && self.cluster.gate.is_closed() => return Ok(false),
             // On the heap, because connecting needs much more state than an idle session should carry.
-            attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
+            attempt => match Box::pin(self.obtain_slowly(node, attempt)).await {
+                // Who pauses may be about to stop the node.
+                Err(error) if error.retry() == Retry::Elsewhere && !on_replica && self.cluster.gate.is_closed() => {
+                    return Ok(false);
+                }
+                leased => leased?,
+            },
         };
+        // Only now, so that nobody who has looked before the gate was closed uses a server after it.
+        if !on_replica && self.cluster.gate.is_closed() {
+            lease.release(self.now.get());
+            return Ok(false);
+        }
         if on_replica {
             self.last_replica = Some(node);
         }
@@ -281,7 +307,7 @@ impl Session {
             owes: false,
             own_names: Vec::new(),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// A session finds its sequences where it left them, and leaves those of others alone, as far as servers go.

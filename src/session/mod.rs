@@ -13,6 +13,7 @@ mod causality;
 pub mod cluster;
 mod exchange;
 mod explain;
+pub mod gate;
 mod handshake;
 mod lead;
 mod ledger;
@@ -30,6 +31,7 @@ mod statements;
 mod survey;
 mod translate;
 mod unseen;
+mod visit;
 mod wait;
 mod watch;
 pub mod worker;
@@ -77,6 +79,7 @@ pub use self::explain::first_request;
 pub use self::handshake::{Door, accept};
 pub use self::pins::Pin;
 pub use self::rescue::Cause;
+pub use self::visit::{Rights, Visitor};
 
 /// The client's side of a session.
 #[derive(Debug)]

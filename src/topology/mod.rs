@@ -20,6 +20,7 @@ mod oracle;
 mod poller;
 mod probe;
 mod progress;
+mod promote;
 mod question;
 mod samples;
 mod tracker;
@@ -43,6 +44,7 @@ pub use history::{Fork, History, Holds};
 pub use load::{InFlight, NodeLoad};
 pub use oracle::PositionError;
 pub use progress::{PositionSample, Progress};
+pub use promote::PromoteError;
 pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
 
 use crate::config;
@@ -62,6 +64,7 @@ use tracker::{Limits, Sample, Tracker};
 pub struct Topology {
     state: Arc<Shared>,
     tls: Option<MakeRustlsConnect>,
+    control_plane: Handle,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -102,7 +105,7 @@ impl Topology {
         tasks.spawn_on(oracle::keep_fresh(Arc::clone(&state)), control_plane);
         tasks.spawn_on(nudge::keep_nudging(Arc::clone(&state), controls()?), control_plane);
         tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
-        Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks) }))
+        Ok(Arc::new(Self { state, tls, control_plane: control_plane.clone(), tasks: Mutex::new(tasks) }))
     }
 
     /// The view as it is now. Cheap: no lock, no wait.

@@ -11,6 +11,7 @@ mod bulk;
 mod cancel;
 mod cluster;
 mod consistency;
+mod console;
 mod demo;
 mod drivers;
 mod exact;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     let tests: &[&[Test]] = &[
         cluster::TESTS,
         consistency::TESTS,
+        console::TESTS,
         harness_check::TESTS,
         demo::TESTS,
         drivers::TESTS,

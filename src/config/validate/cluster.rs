@@ -8,7 +8,7 @@ use super::SSL_MODES;
 use super::consistency::overrides;
 use super::report::{Report, SecretSource};
 use crate::config::raw::{self, ALL_DATABASES};
-use crate::config::{Address, Cluster, Control, Node, ServerTls};
+use crate::config::{Address, CONSOLE_DATABASES, Cluster, Control, Node, ServerTls};
 
 /// A node's index has 16 bits.
 const MAX_NODES: usize = 1000;
@@ -60,6 +60,12 @@ fn databases(name: &Spanned<String>, raw: &raw::Cluster, taken: &mut Taken, repo
     let mut names = Vec::new();
     for database in &raw.databases {
         let text = report.name(database);
+        if CONSOLE_DATABASES.contains(&text.as_str()) {
+            report.at(
+                &database.span(),
+                format!("{text:?} is the admin console; a database of this name cannot be served"),
+            );
+        }
         let all = |name: &str| name == ALL_DATABASES;
         let clash = taken.databases.iter().find(|(_, other)| *other == text || all(other) || all(&text));
         let problem = clash.map(|(other, clash)| {

@@ -77,6 +77,8 @@ fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
         databases,
         users: user::users(file, auth_type, report),
         auth_type,
+        admin_users: user::known(&file.admin_users, file, report),
+        stats_users: user::known(&file.stats_users, file, report),
         pool: pool(&file.pool, report),
         routing: routing(file, report),
         probe: probe(&file.probe, report),
