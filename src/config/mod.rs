@@ -133,6 +133,21 @@ pub enum SslMode {
     VerifyFull,
 }
 
+impl SslMode {
+    pub const NAMES: [(&str, Self); 6] = [
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, mode)| *mode)
+    }
+}
+
 /// The login of the prober and of the catalog loader.
 #[derive(Clone, Debug)]
 pub struct Control {

@@ -37,6 +37,7 @@ mod routing;
 mod speech;
 mod staleness;
 mod state;
+mod switchover;
 mod target;
 mod traffic;
 mod wire_cancel;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
+        switchover::TESTS,
         prepared::TESTS,
         promises::TESTS,
         pgbench::TESTS,
