@@ -54,6 +54,14 @@ struct Record {
     failures: Mutex<Vec<String>>,
 }
 
+impl Record {
+    fn note_took(&self, kind: Kind, took: Duration) {
+        let mut slowest = self.slowest.lock();
+        let known = slowest.entry(kind).or_default();
+        *known = took.max(*known);
+    }
+}
+
 struct Application {
     record: Arc<Record>,
     thread: Option<JoinHandle<()>>,
@@ -114,10 +122,7 @@ async fn run(id: i32, target: &Target, record: &Record) {
         while !record.stop.load(Relaxed) {
             let started = Instant::now();
             work(id, kind, &client, record).await?;
-            let mut slowest = record.slowest.lock();
-            let known = slowest.entry(kind).or_default();
-            *known = started.elapsed().max(*known);
-            drop(slowest);
+            record.note_took(kind, started.elapsed());
             record.done[usize::try_from(id).unwrap()].fetch_add(1, Relaxed);
             tokio::time::sleep(PAUSE).await;
         }

@@ -128,13 +128,13 @@ async fn promote(shared: Arc<Shared>, order: Order, closed: Closed) -> Result<()
     let Order { cluster, to, .. } = &order;
     match cluster.topology.promote(&cluster.config, *to).await {
         Ok(()) => {}
-        Err(PromoteError::Refused(why)) => {
+        Err(error @ PromoteError::Refused(_)) => {
             let hint = format!(
                 "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {:?} in database {:?}; or say WAIT and promote \
                  the node yourself.",
                 cluster.config.control.user, cluster.config.control.database
             );
-            return Err(order.failed(&why).hint(hint));
+            return Err(order.failed(&error.to_string()).hint(hint));
         }
         // It may have heard.
         Err(PromoteError::Unknown(why)) => tracing::warn!(node = order.to_name, why, "promotion: no answer"),
