@@ -19,7 +19,7 @@
 //! | 11 | [`backend`] | a server: connect, parameters, prepared statements, cancel |
 //! | 12 | [`pool`] | leases, limits, waiting |
 //! | 13 | [`session`] | handshake, the session loop, batches, relay, copy, cancel |
-//! | 14 | [`admin`] | `/metrics`, `/healthz`, `/readyz` |
+//! | 14 | [`admin`] | `/metrics`, `/healthz`, `/readyz`; the console |
 //! | 15 | [`app`] | build, start, shutdown, the commands, the demo. The only composition point |
 //!
 //! # Threads

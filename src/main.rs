@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("causeway: {error}");
+            if let Some(detail) = error.downcast_ref::<Error>().and_then(Error::detail_text) {
+                eprintln!("detail: {detail}");
+            }
             if let Some(hint) = error.downcast_ref::<Error>().and_then(Error::hint_text) {
                 eprintln!("hint: {hint}");
             }
@@ -41,6 +44,11 @@ fn execute(cli: &Cli) -> Result<()> {
             let config = config.as_deref().map(config::load).transpose().map_err(|errors| broken(&errors))?;
             let client = Client { database: database.as_deref(), user: user.as_deref() };
             show(&app::commands::explain(config.as_ref(), client, sql)?)?;
+        }
+        Command::Switchover(options) => {
+            start_logging(cli)?;
+            // A reader that has gone away does not stop it.
+            app::commands::switchover(options, |text| drop(show(&format!("{text}\n"))))?;
         }
         Command::Demo(options) => {
             start_logging(cli)?;

@@ -1,4 +1,7 @@
-//! `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and watches us. Plain HTTP/1.
+//! `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and watches us, in plain HTTP/1; and the
+//! console for who runs us.
+
+pub mod console;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,10 +1,12 @@
 //! The command line: what can be said, not what is done.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigErrors, Log, LogFormat, check_level, from_urls, load};
+use crate::types::parse_duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,6 +76,8 @@ pub enum Command {
         /// One or more statements
         sql: String,
     },
+    /// Make a replica the primary without an error for any client of a running proxy
+    Switchover(SwitchoverOptions),
     /// Start a throw-away primary with replicas and the proxy, and show where mixed traffic goes
     Demo(DemoOptions),
 }
@@ -98,6 +102,32 @@ pub struct RunOptions {
     pub metrics: Option<String>,
 }
 
+/// The password is in PGPASSWORD; PGSSLMODE and PGSSLROOTCERT are as for psql.
+#[derive(Clone, Debug, Args)]
+pub struct SwitchoverOptions {
+    /// The cluster, by its name in the proxy's configuration
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// The replica that is to be the primary
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// Let the operator promote it once it has everything, instead of having it promoted
+    #[arg(long)]
+    pub wait: bool,
+    /// How long writes may be paused until it is promoted; after that they go on where they went before
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Where the proxy listens: a host, or the directory of a Unix socket [default: PGHOST, or 127.0.0.1]
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// [default: PGPORT, or 6432]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// One whom its configuration makes an admin user [default: PGUSER]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct DemoOptions {
     /// End after the traffic instead of staying up until Ctrl-C
@@ -109,6 +139,11 @@ pub struct DemoOptions {
     /// How long the traffic runs
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| "write for example 30s, 500ms or 2min".to_owned())
 }
 
 fn level(text: &str) -> Result<String, String> {
@@ -178,6 +213,9 @@ mod tests {
         assert_eq!((config.clusters[0].nodes.len(), config.listeners[0].address.to_string()), (3, "*:1".to_owned()));
         let Command::Demo(demo) = parse("causeway demo --once --seconds 3").unwrap().command else { panic!() };
         assert_eq!(demo, DemoOptions { once: true, replicas: 2, seconds: 3 });
+        let line = "causeway switchover --cluster a --to b --wait --timeout 2min";
+        let Command::Switchover(order) = parse(line).unwrap().command else { panic!() };
+        assert_eq!((order.wait, order.timeout, order.port), (true, Duration::from_secs(120), None));
         let Command::Explain { config, sql, .. } = parse("causeway explain SELECT").unwrap().command else { panic!() };
         assert_eq!((config, sql.as_str()), (None, "SELECT"));
     }
@@ -206,6 +244,8 @@ mod tests {
             ("causeway demo --log-level inof", ErrorKind::ValueValidation),
             ("causeway demo --log-format xml", ErrorKind::InvalidValue),
             ("causeway explain --user u SELECT", ErrorKind::MissingRequiredArgument),
+            ("causeway switchover --to b", ErrorKind::MissingRequiredArgument),
+            ("causeway switchover --cluster a --to b --timeout soon", ErrorKind::ValueValidation),
             ("causeway start", ErrorKind::InvalidSubcommand),
         ] {
             assert_eq!(parse(line).unwrap_err().kind(), kind, "{line}");

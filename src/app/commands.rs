@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::cli::DemoOptions;
+use super::cli::{DemoOptions, SwitchoverOptions};
 use super::demo::{self, Proxy};
 use super::explain::{self, Client};
+use super::switchover::{Order, Place, switch_over};
 use super::{Running, internal, start};
 use crate::config::{self, Config};
 use crate::error::Result;
@@ -73,6 +74,16 @@ pub fn explain(config: Option<&Config>, client: Client<'_>, sql: &str) -> Result
         None => Ok(explain::without_nodes(sql)),
         Some(config) => runtime()?.block_on(explain::with_nodes(config, client, sql)),
     }
+}
+
+/// Makes a replica the primary, behind a running proxy. `say` gets what happens on the way.
+///
+/// # Errors
+/// The proxy's console cannot be used, or it came to nothing, and writes go on where they went before.
+pub fn switchover(options: &SwitchoverOptions, say: impl FnMut(&str)) -> Result<()> {
+    let SwitchoverOptions { cluster, to, wait, timeout, host, port, user } = options.clone();
+    let order = Order { cluster, node: to, waits: wait, limit: timeout };
+    runtime()?.block_on(switch_over(&order, &Place { host, port, user }, say))
 }
 
 /// Starts a throw-away cluster with the proxy in front of it, and shows where an application's statements go.

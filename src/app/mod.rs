@@ -11,6 +11,7 @@ pub mod explain;
 mod janitor;
 pub mod logging;
 mod plane;
+pub mod switchover;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

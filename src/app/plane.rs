@@ -8,8 +8,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::janitor;
+use crate::admin::console;
 use crate::net::listen::Listener;
-use crate::net::stream::Detached;
+use crate::net::stream::{Detached, Stream};
 use crate::session::cluster::Cluster;
 use crate::session::worker::{ClientCount, Shared, Worker};
 use crate::session::{Door, accept};
@@ -105,7 +106,7 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
     let serve = async {
         while let Some(Newcomer { stream, door, count }) = newcomers.recv().await {
             match stream.attach() {
-                Ok(stream) => drop(tokio::task::spawn_local(accept(Rc::clone(&worker), stream, door, count))),
+                Ok(stream) => drop(tokio::task::spawn_local(serve(Rc::clone(&worker), stream, door, count))),
                 Err(error) => tracing::warn!(%error, "a new client could not be served"),
             }
         }
@@ -121,6 +122,13 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
         () = worker.shared.timers.sleep(worker.shared.config.shutdown_timeout) => {
             tracing::warn!(worker = worker.id.0, "transactions are still running after shutdown_timeout");
         }
+    }
+}
+
+/// A client's life.
+async fn serve(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) {
+    if let Some(visitor) = accept(worker, stream, door, count).await {
+        Box::pin(console::serve(*visitor)).await;
     }
 }
 

@@ -256,7 +256,7 @@ async fn hostile_answers_of_clients_are_refused() {
         (Password, Vec::new(), closed),
         (Password, b"p\0\0\0\x20half a message".to_vec(), closed),
         (Password, b"p\0\0\0\x03".to_vec(), "message 'p' has the impossible length 3"),
-        (Password, b"p\x40\0\0\0".to_vec(), "message 'p' of 1073741825 bytes is too long during login: at most 10000"),
+        (Password, b"p\x40\0\0\0".to_vec(), "message 'p' of 1073741825 bytes is too long here: at most 10000"),
         (Password, b"Q\0\0\0\x06;\0".to_vec(), "expected password response, got message type 'Q'"),
         (Password, p(b""), size),
         (Password, p(b"x"), size),
@@ -340,7 +340,7 @@ async fn what_nodes_say_ends_in_a_login_or_an_error_that_names_them() {
         (vec![b"R\0\0\0\x02".to_vec()], Some(format!("{broke}message 'R' has the impossible length 2"))),
         (
             vec![b"E\x7f\xff\xff\xff".to_vec()],
-            Some(format!("{broke}message 'E' of 2147483648 bytes is too long during login: at most 65536")),
+            Some(format!("{broke}message 'E' of 2147483648 bytes is too long here: at most 65536")),
         ),
     ] {
         let result = asked(said).await;

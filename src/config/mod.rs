@@ -22,6 +22,9 @@ pub use self::validate::check_level;
 
 use crate::types::{Consistency, Overrides, PoolMode, Secret};
 
+/// Who connects to one of these gets the admin console: ours, and the name that PgBouncer's users know.
+pub const CONSOLE_DATABASES: [&str; 2] = ["causeway", "pgbouncer"];
+
 /// Everything Causeway runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -33,6 +36,10 @@ pub struct Config {
     pub databases: BTreeMap<String, Overrides>,
     pub users: BTreeMap<String, User>,
     pub auth_type: AuthType,
+    /// Who may do everything in the admin console.
+    pub admin_users: Vec<String>,
+    /// Who may look at everything there.
+    pub stats_users: Vec<String>,
     pub pool: Pool,
     pub routing: Routing,
     pub probe: Probe,
@@ -124,6 +131,21 @@ pub enum SslMode {
     Require,
     VerifyCa,
     VerifyFull,
+}
+
+impl SslMode {
+    pub const NAMES: [(&str, Self); 6] = [
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, mode)| *mode)
+    }
 }
 
 /// The login of the prober and of the catalog loader.

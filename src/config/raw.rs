@@ -36,6 +36,8 @@ pub struct File {
     /// 0: one for each core.
     pub workers: Spanned<u64>,
     pub auth_type: Spanned<String>,
+    pub admin_users: Vec<Spanned<String>>,
+    pub stats_users: Vec<Spanned<String>>,
     pub shutdown_timeout: Spanned<Time>,
     pub listeners: Vec<Spanned<Listener>>,
     pub clusters: BTreeMap<Spanned<String>, Spanned<Cluster>>,
@@ -54,6 +56,8 @@ impl Default for File {
         Self {
             workers: unset(0),
             auth_type: text("scram-sha-256"),
+            admin_users: Vec::new(),
+            stats_users: Vec::new(),
             shutdown_timeout: seconds(30),
             listeners: Vec::new(),
             clusters: BTreeMap::new(),

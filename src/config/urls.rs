@@ -12,8 +12,8 @@ use toml::Spanned;
 
 use super::document::{Document, option_span, unknown};
 use super::error::{ConfigError, ConfigErrors};
-use super::validate::{SSL_MODES, validate};
-use super::{Address, Config, raw};
+use super::validate::validate;
+use super::{Address, Config, SslMode, raw};
 use crate::types::Secret;
 
 const EXAMPLE: &str = "postgres://user:password@host:5432/database";
@@ -136,8 +136,8 @@ fn without_tls_parameters(url: &str) -> Result<(String, Option<String>, Option<S
             _ => return Err(unknown("parameter", name, &USED)),
         }
     }
-    if let Some(mode) = sslmode.as_deref().filter(|mode| SSL_MODES.iter().all(|(word, _)| word != mode)) {
-        let allowed = SSL_MODES.map(|(word, _)| word);
+    if let Some(mode) = sslmode.as_deref().filter(|mode| SslMode::NAMES.iter().all(|(word, _)| word != mode)) {
+        let allowed = SslMode::NAMES.map(|(word, _)| word);
         return Err(unknown("sslmode", mode, &allowed));
     }
     Ok((format!("{}?{}", &url[..query], rest.join("&")), sslmode, sslrootcert))

@@ -51,6 +51,7 @@ pub struct Metrics {
     doubts: IntCounterVec,
     pins: IntCounterVec,
     split_brain: IntGaugeVec,
+    paused: IntGaugeVec,
     pub client_bytes: Arc<Lanes<ClientBytes>>,
     /// Classifications that the memo answered, and those that it did not.
     pub memo_hits: IntCounter,
@@ -123,6 +124,11 @@ impl Metrics {
             split_brain: make.gauges(
                 "causeway_split_brain",
                 "1 while two nodes claim to be the primary of one timeline: writes go nowhere.",
+                &["cluster"],
+            )?,
+            paused: make.gauges(
+                "causeway_paused",
+                "1 while what needs the cluster's primary waits, because of PAUSE or a switchover.",
                 &["cluster"],
             )?,
             client_bytes: client_bytes(&make, workers)?,
@@ -210,6 +216,11 @@ impl Metrics {
     /// The counter of pins for `reason`. Resolve it once per reason.
     pub fn pins(&self, reason: &'static str) -> IntCounter {
         self.pins.with_label_values(&[reason])
+    }
+
+    /// A cluster is paused, or resumed.
+    pub fn set_paused(&self, cluster: &str, paused: bool) {
+        self.paused.with_label_values(&[cluster]).set(i64::from(paused));
     }
 
     /// Raises or ends the alarm of a cluster.

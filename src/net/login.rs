@@ -57,7 +57,7 @@ impl LoginIo {
             if let Some(header) = frame::header(&self.inbound).map_err(|error| self.blame(error))? {
                 if header.frame_bytes > max_bytes {
                     return Err(self.protocol(format!(
-                        "message {:?} of {} bytes is too long during login: at most {max_bytes}",
+                        "message {:?} of {} bytes is too long here: at most {max_bytes}",
                         char::from(header.tag),
                         header.frame_bytes
                     )));

@@ -97,6 +97,18 @@ impl Close {
     }
 }
 
+/// Servers by what they are doing, and the clients that wait for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    pub idle: usize,
+    /// Being connected.
+    pub connecting: usize,
+    pub lent: usize,
+    pub waiting: usize,
+    /// Since when the first of these waits.
+    pub oldest_wait: Option<Instant>,
+}
+
 /// What a session may do now.
 #[derive(Debug)]
 pub enum Attempt<S: Pooled> {
@@ -202,6 +214,18 @@ impl<S: Pooled> Pool<S> {
     /// The right of a worker to connect one more server when there are fewer than `min_pool_size`.
     pub fn below_minimum(&self, worker: WorkerId) -> Option<Place<S>> {
         self.core.queue.grow_below(self.core.limits.min_size).then(|| Place::new(self.own(worker)))
+    }
+
+    /// How the pool stands at one moment. Whoever takes a server after this call sees what its caller wrote before.
+    pub fn census(&self) -> Census {
+        let (idle, counts) = Shelf::count(&self.shelves, || self.core.queue.counts());
+        Census {
+            idle,
+            connecting: counts.connecting,
+            lent: counts.taken.saturating_sub(idle + counts.connecting),
+            waiting: counts.waiting,
+            oldest_wait: counts.oldest,
+        }
     }
 
     /// Nothing is idle, lent or awaited.

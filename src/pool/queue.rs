@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -34,6 +35,17 @@ struct Waiter<T> {
     turn: oneshot::Sender<T>,
     /// Which arrival it was.
     number: u64,
+    since: Instant,
+}
+
+/// What the books say at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    pub(super) taken: usize,
+    pub(super) connecting: usize,
+    pub(super) waiting: usize,
+    /// Since when the first of them waits.
+    pub(super) oldest: Option<Instant>,
 }
 
 /// What a place that is given up was for.
@@ -113,6 +125,18 @@ impl<T> Queue<T> {
         books.taken - books.connecting
     }
 
+    /// Places taken, of these being connected, and the clients that wait.
+    pub(super) fn counts(&self) -> Counts {
+        let books = self.books.lock();
+        let waiting = || books.waiters.iter().flatten().filter(|waiter| !waiter.turn.is_closed());
+        Counts {
+            taken: books.taken,
+            connecting: books.connecting,
+            waiting: waiting().count(),
+            oldest: waiting().map(|waiter| waiter.since).min(),
+        }
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         let books = self.books.lock();
         books.taken == 0 && books.waiters.iter().flatten().all(|waiter| waiter.turn.is_closed())
@@ -131,7 +155,7 @@ impl<T> Books<T> {
         self.arrivals += 1;
         let number = self.arrivals;
         let index = worker.0 % self.waiters.len();
-        self.waiters[index].push_back(Waiter { turn, number });
+        self.waiters[index].push_back(Waiter { turn, number, since: Instant::now() });
     }
 
     fn waiting(&self) -> usize {

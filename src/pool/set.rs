@@ -165,6 +165,16 @@ impl Pools {
         }
     }
 
+    /// All sets, in the order of database and user.
+    pub fn sets(&self) -> Vec<Arc<PoolSet>> {
+        let mut sets: Vec<_> = self.sets.lock().values().cloned().collect();
+        sets.sort_by(|one, other| {
+            let key = |set: &PoolSet| (set.login.database.clone(), set.login.user.clone());
+            key(one).cmp(&key(other))
+        });
+        sets
+    }
+
     /// All sets that are in use; forgets the ones that nobody uses any more.
     pub fn sweep(&self) -> Vec<Arc<PoolSet>> {
         let mut sets = self.sets.lock();

@@ -41,9 +41,10 @@ impl<S: Pooled> Shelf<S> {
         self.core.metrics.show_idle(self.worker, idle.len());
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.idle.lock().len()
+    /// The servers on all of these shelves at one moment, and what `then` gives while none can come or go.
+    pub(super) fn count<T>(shelves: &[Arc<Self>], then: impl FnOnce() -> T) -> (usize, T) {
+        let locked: Vec<_> = shelves.iter().map(|shelf| shelf.idle.lock()).collect();
+        (locked.iter().map(|idle| idle.len()).sum(), then())
     }
 
     /// The server that fits and was released last: its caches are warm, and the others can expire.

@@ -255,7 +255,8 @@ proptest! {
                 _ => {}
             }
             lent.extend(served(&mut waiters, &mut made));
-            let idle: usize = pool.shelves.iter().map(|shelf| shelf.len()).sum();
+            let Census { idle, waiting, lent: counted, connecting, .. } = pool.census();
+            prop_assert_eq!((counted, waiting, connecting), (lent.len(), waiters.len(), 0));
             prop_assert_eq!(pool.core.queue.servers(), lent.len() + idle);
             prop_assert!(lent.len() + idle <= size && (waiters.is_empty() || idle == 0));
             let distinct: HashSet<_> = lent.iter().map(|lease| lease.id).collect();

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -13,7 +14,8 @@ use tokio::sync::Notify;
 
 use crate::backend::cancel::CancelTarget;
 use crate::error::{Error, Fault, Result, sqlstate};
-use crate::wire::startup::CancelKey;
+use crate::net::stream::PeerInfo;
+use crate::wire::startup::{CancelKey, Replication};
 
 /// What a session is doing, as far as cancelling is concerned.
 #[derive(Debug, Default)]
@@ -32,9 +34,33 @@ enum Doing {
     },
 }
 
+/// Whose session it is.
+#[derive(Clone, Debug)]
+pub struct Who {
+    pub user: String,
+    pub database: String,
+    pub replication: Replication,
+    pub peer: PeerInfo,
+    pub tls: bool,
+    pub connected_at: SystemTime,
+}
+
+/// What a session is doing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Nothing of it is running; it may be in a transaction all the same.
+    Idle,
+    /// For a server, or for what a read needs.
+    Waiting,
+    Active,
+}
+
 /// One session's entry.
 #[derive(Debug)]
 pub struct CancelSlot {
+    /// Not zero; no two sessions of the process have the same.
+    pub session: u64,
+    pub who: Who,
     secret: Bytes,
     doing: Mutex<Doing>,
     give_up_waiting: Notify,
@@ -47,6 +73,14 @@ impl CancelSlot {
 
     pub fn runs(&self, server: &Arc<CancelTarget>) {
         *self.doing.lock() = Doing::Running { server: Arc::clone(server), cancelled: false };
+    }
+
+    pub fn activity(&self) -> Activity {
+        match *self.doing.lock() {
+            Doing::Nothing => Activity::Idle,
+            Doing::Waiting { .. } => Activity::Waiting,
+            Doing::Running { .. } => Activity::Active,
+        }
     }
 
     /// True: a cancel request may still reach the server that the session ran on.
@@ -97,7 +131,7 @@ impl Cancels {
     ///
     /// # Errors
     /// The operating system gives no random bytes.
-    pub fn register(self: &Arc<Self>, long_key: bool) -> Result<Registration> {
+    pub fn register(self: &Arc<Self>, long_key: bool, who: Who) -> Result<Registration> {
         let mut random = [0; LONG_SECRET_BYTES + 4];
         loop {
             getrandom::fill(&mut random).map_err(|error| {
@@ -112,10 +146,15 @@ impl Cancels {
             if process_id == 0 || sessions.contains_key(&process_id) {
                 continue;
             }
-            let slot = CancelSlot { secret: secret.clone(), doing: Mutex::default(), give_up_waiting: Notify::new() };
-            let slot = Arc::new(slot);
-            sessions.insert(process_id, Arc::clone(&slot));
             let session = self.registered.fetch_add(1, Relaxed) + 1;
+            let slot = Arc::new(CancelSlot {
+                session,
+                who,
+                secret: secret.clone(),
+                doing: Mutex::default(),
+                give_up_waiting: Notify::new(),
+            });
+            sessions.insert(process_id, Arc::clone(&slot));
             return Ok(Registration {
                 session,
                 cancels: Arc::clone(self),
@@ -123,6 +162,13 @@ impl Cancels {
                 slot,
             });
         }
+    }
+
+    /// All sessions, in the order in which they came.
+    pub fn sessions(&self) -> Vec<Arc<CancelSlot>> {
+        let mut sessions: Vec<_> = self.sessions.lock().values().cloned().collect();
+        sessions.sort_by_key(|slot| slot.session);
+        sessions
     }
 
     /// Passes a request on. True: somebody was asked to stop.
@@ -165,13 +211,26 @@ mod tests {
 
     use super::*;
 
+    fn who() -> Who {
+        Who {
+            user: "app".into(),
+            database: "shop".into(),
+            replication: Replication::Off,
+            peer: PeerInfo::Unix { process_id: None },
+            tls: false,
+            connected_at: SystemTime::now(),
+        }
+    }
+
     #[tokio::test]
     async fn only_the_right_key_is_heard_and_only_while_the_session_lives() {
         let cancels = Arc::new(Cancels::default());
-        let session = cancels.register(true).unwrap();
+        let session = cancels.register(true, who()).unwrap();
         let wrong = CancelKey { secret: Bytes::from_static(&[0; LONG_SECRET_BYTES]), ..session.key.clone() };
         assert!(cancels.cancel(&session.key).await.unwrap());
         assert!(!cancels.cancel(&wrong).await.unwrap());
+        let shown: Vec<_> = cancels.sessions().iter().map(|slot| (slot.session, slot.activity())).collect();
+        assert_eq!(shown, [(session.session, Activity::Idle)]);
         let key = session.key.clone();
         drop(session);
         assert!(!cancels.cancel(&key).await.unwrap());
@@ -180,9 +239,10 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_session_is_told() {
         let cancels = Arc::new(Cancels::default());
-        let session = cancels.register(false).unwrap();
+        let session = cancels.register(false, who()).unwrap();
         assert_eq!(session.key.secret.len(), SHORT_SECRET_BYTES);
         session.slot.waits();
+        assert_eq!(session.slot.activity(), Activity::Waiting);
         let told = session.slot.cancelled_while_waiting();
         let (error, asked) = tokio::join!(biased; told, cancels.cancel(&session.key));
         assert!(asked.unwrap());

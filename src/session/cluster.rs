@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::gate::Gate;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::MAX_REASONS;
@@ -20,6 +21,8 @@ pub struct Cluster {
     pub topology: Arc<Topology>,
     pub pools: Pools,
     pub facts: FactsStore,
+    /// Closed while writes are paused.
+    pub gate: Gate,
     /// Places on the primary for reads that belong on replicas; `None`: as many as there are.
     pub spill: Option<Arc<Semaphore>>,
     /// Places for statements that wait for a primary.
@@ -45,7 +48,7 @@ impl Cluster {
         let places = Some(routing.max_spilled_reads).filter(|&places| places > 0);
         let spill = places.map(|places| Arc::new(Semaphore::new(places)));
         let holding = Semaphore::new(routing.max_held_statements);
-        Self { index, config, topology, pools, facts, spill, holding, loads }
+        Self { index, config, topology, pools, facts, gate: Gate::default(), spill, holding, loads }
     }
 
     /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.

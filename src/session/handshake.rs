@@ -5,13 +5,14 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::batch::{Bounds, Collector};
-use super::cancel::Registration;
+use super::cancel::{Registration, Who};
 use super::cluster::Cluster;
 use super::replication::{Link, Opened};
 use super::statements::ClientStatements;
+use super::visit::{Visit, Visitor, is_console};
 use super::worker::{ClientCount, SeatGuard, Shared, Worker};
 use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Unaudited};
 use crate::backend::Server;
@@ -40,30 +41,33 @@ pub struct Door {
     pub tls_required: bool,
 }
 
-/// Serves one connection from its first byte to its last.
-pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) {
+/// Serves one connection from its first byte to its last. One that wants the admin console is given back for it.
+pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) -> Option<Box<Visitor>> {
     let shared = Arc::clone(&worker.shared);
-    let _connected = shared.metrics.client();
+    let counted = (shared.metrics.client(), count);
     let limit = shared.config.limits.client_login_timeout;
-    let room = count.is_within_limit();
+    let room = counted.1.is_within_limit();
     // On the heap, so that it goes when the session begins: an idle session should be small.
     let entered = Box::pin(shared.timers.timeout(limit, enter(&worker, LoginIo::new(stream), &door, room))).await;
     match entered {
         Ok(Some(Life::Session(mut session))) => session.run().await,
         Ok(Some(Life::Replication(link))) => Box::pin(link.run()).await,
+        Ok(Some(Life::Console(visit))) => return Some(Visitor::new(&shared, *visit, counted)),
         Ok(None) => {}
         Err(_) => {
             shared.metrics.login(LoginOutcome::TimedOut);
             tracing::info!("a client did not log in within limits.client_login_timeout");
         }
     }
-    drop(count);
+    drop(counted);
+    None
 }
 
 /// What a connection becomes once its client is logged in.
 enum Life {
     Session(Box<Session>),
     Replication(Box<Link>),
+    Console(Box<(Visit, LoginIo)>),
 }
 
 async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Life> {
@@ -87,12 +91,21 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
     if io.write(&admitted.welcome()).await.is_err() {
         return None;
     }
-    let (stream, input) = io.into_parts();
-    let client = Client { stream, input, discard: 0, received_bytes: 0 };
-    let seat = worker.seat(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let seated = |io: LoginIo| {
+        let (stream, input) = io.into_parts();
+        (Client { stream, input, discard: 0, received_bytes: 0 }, worker.seat(waker))
+    };
     Some(match admitted {
-        Admitted::Session(guest) => Life::Session(Box::new(guest.into_session(worker, client, seat))),
-        Admitted::Replication(opened) => Life::Replication(Box::new((*opened).into_link(worker, client, seat))),
+        Admitted::Session(guest) => {
+            let (client, seat) = seated(io);
+            Life::Session(Box::new(guest.into_session(worker, client, seat)))
+        }
+        Admitted::Replication(opened) => {
+            let (client, seat) = seated(io);
+            Life::Replication(Box::new((*opened).into_link(worker, client, seat)))
+        }
+        Admitted::Console(visit) => Life::Console(Box::new((*visit, io))),
     })
 }
 
@@ -166,6 +179,7 @@ async fn turn_away(worker: &Worker, mut io: LoginIo, error: &Error) {
 enum Admitted {
     Session(Guest),
     Replication(Box<Opened>),
+    Console(Box<Visit>),
 }
 
 /// All that a session starts with.
@@ -191,6 +205,17 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     }
     let (user, database) = (startup.user()?, startup.database()?);
     shared.users.authenticate(io, user).await?;
+    let who = Who {
+        user: user.to_owned(),
+        database: database.to_owned(),
+        replication: startup.replication()?,
+        peer: io.stream().peer().clone(),
+        tls: io.stream().is_tls(),
+        connected_at: SystemTime::now(),
+    };
+    if is_console(database) {
+        return Visit::new(shared, who, startup.minor() >= 2).map(|visit| Admitted::Console(Box::new(visit)));
+    }
     let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
         Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
     })?;
@@ -199,12 +224,9 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
         database: database.to_owned(),
         password: settings.server_password.clone(),
     };
-    match startup.replication()? {
-        Replication::Off => {}
-        kind => {
-            let opened = Opened::open(shared, kind, startup, &login, &settings).await?;
-            return Ok(Admitted::Replication(Box::new(opened)));
-        }
+    if who.replication != Replication::Off {
+        let opened = Opened::open(shared, who, startup, &login, &settings).await?;
+        return Ok(Admitted::Replication(Box::new(opened)));
     }
     let cluster = shared.cluster_of(database)?;
     let mut asked = Params::default();
@@ -215,7 +237,7 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     let own = Own::new(configured, &mut asked, &worker.last_promise)?;
     let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
     let (params, reported) = greet(worker, cluster, &pools, &asked).await?;
-    let registration = shared.cancels.register(startup.minor() >= 2)?;
+    let registration = shared.cancels.register(startup.minor() >= 2, who)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
     let cluster = Arc::clone(cluster);
     Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported, own }))
@@ -283,8 +305,10 @@ async fn greet(
 async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
     let view = cluster.topology.view();
     let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable();
-    let reachable = view.nodes.iter().filter(answering).map(|node| node.id);
-    let candidates = view.primary.into_iter().chain(reachable.filter(|node| view.primary != Some(*node)));
+    let others = || view.nodes.iter().filter(answering).map(|node| node.id).filter(|node| view.primary != Some(*node));
+    // Who pauses may be about to stop the primary.
+    let (first, last) = if cluster.gate.is_closed() { (None, view.primary) } else { (view.primary, None) };
+    let candidates = first.into_iter().chain(others()).chain(last);
     let mut failure = None;
     for node in candidates {
         match cluster.while_reachable(node, pools.lease(node, worker.id)).await {
@@ -305,6 +329,7 @@ impl Admitted {
         let (reported, key) = match self {
             Self::Session(guest) => (&*guest.reported, &guest.registration.key),
             Self::Replication(opened) => opened.greeting(),
+            Self::Console(visit) => visit.greeting(),
         };
         let mut out = Vec::new();
         put_authentication(&mut out, &Authentication::Ok);

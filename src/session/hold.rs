@@ -37,7 +37,7 @@ impl Session {
     /// Waiting would not help, `routing.hold_timeout` is over, too many wait already, or the client has cancelled.
     pub(super) async fn hold(&self, refusal: Refusal, quest: &mut Quest) -> Result<()> {
         let routing = &self.worker.shared.config.routing;
-        let deadline = quest.arrived + routing.hold_timeout;
+        let deadline = quest.arrived() + routing.hold_timeout;
         let may_wait = refusal == Refusal::NoPrimary || routing.fallback == Fallback::Primary;
         if !may_wait || Instant::now() >= deadline {
             return Err(self.refusal(refusal, quest));

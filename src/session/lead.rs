@@ -6,7 +6,7 @@ use bytes::Buf;
 
 use super::batch::End;
 use super::exchange::Outcome;
-use super::loss::Began;
+use super::lost::Lost;
 use super::meet::{Fit, Place, Quest};
 use super::rescue::Cause;
 use super::settle::Written;
@@ -21,8 +21,6 @@ use crate::route::{NodeSet, Proof, Reason, Refusal, Request, Route, Stay, route}
 use crate::sql::{Class, Effects};
 use crate::types::{Level, NodeId, PoolMode};
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::{HEADER_BYTES, header};
-use crate::wire::frontend::{Bind, query, tag};
 
 /// A batch to be run: the first `bytes` of the client's input.
 pub struct Task {
@@ -90,8 +88,14 @@ impl Session {
             Ok(quest) => quest,
             Err(error) => return Ok(Err(error)),
         };
-        if let Err(error) = self.check_history(task.survey.class, &quest) {
-            return Ok(Err(error));
+        match self.check_history(task.survey.class, &quest) {
+            Ok(None) => {}
+            Ok(Some(replica)) => {
+                if let Err(error) = Box::pin(self.hear(replica, task.survey.class, &mut quest)).await {
+                    return Ok(Err(error));
+                }
+            }
+            Err(error) => return Ok(Err(error)),
         }
         if self.held.is_none()
             && quest.consistency.level == Level::Session
@@ -106,16 +110,21 @@ impl Session {
             return Ok(Err(error));
         }
         loop {
+            if self.lost != Lost::Nothing {
+                return Box::pin(self.answer_in_lost(task.bytes, task.end)).await.map(Ok);
+            }
             let reason = match self.find_server(task, &mut tried, &mut quest).await {
                 Ok(Some(reason)) => reason,
                 Ok(None) => continue,
                 Err(error) => return Ok(Err(error)),
             };
-            if self.begun.is_some()
-                && self.status() == TransactionStatus::Idle
-                && let Err(error) = Box::pin(self.begin_anew()).await?
-            {
-                return Ok(Err(error));
+            if self.begun.is_some() && self.status() == TransactionStatus::Idle {
+                match Box::pin(self.begin_anew()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Ok(Err(error)),
+                    Err(Ended::Unsent(_)) => continue,
+                    Err(ended) => return Err(ended),
+                }
             }
             match self.try_once(task, reason, &mut tried, &mut quest).await? {
                 Ok(Try::Done) => return Ok(Ok(())),
@@ -131,7 +140,9 @@ impl Session {
         let (node, reason, proof) = match route {
             Route::Refuse(refusal) => {
                 Box::pin(self.hold(refusal, quest)).await?;
-                self.check_history(task.survey.class, quest)?;
+                if let Some(replica) = self.check_history(task.survey.class, quest)? {
+                    Box::pin(self.hear(replica, task.survey.class, quest)).await?;
+                }
                 tried.avoid = NodeSet::default();
                 return Ok(None);
             }
@@ -147,8 +158,14 @@ impl Session {
             }
             Route::To(node, reason @ (Reason::Behind | Reason::NoReplica)) => {
                 let Some(place) = Box::pin(self.spill(quest)).await? else { return Ok(None) };
-                if let Err(error) = self.obtain(node, None, task.survey.effects).await {
-                    return self.may_go_elsewhere(node, error);
+                match self.obtain(node, None, task.survey.effects).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        drop(place);
+                        Box::pin(self.wait_at_gate(quest)).await?;
+                        return Ok(None);
+                    }
+                    Err(error) => return self.may_go_elsewhere(node, error),
                 }
                 tried.server = Leased::Now;
                 if let (Some(held), Place::Limited(permit)) = (&mut self.held, place) {
@@ -160,8 +177,12 @@ impl Session {
             Route::Replica(node, reason, proof) => (node, reason, Some(proof)),
         };
         match (self.obtain(node, proof, task.survey.effects).await, proof) {
-            (Ok(()), None) => tried.server = Leased::Now,
-            (Ok(()), Some(proof)) => {
+            (Ok(false), _) => {
+                Box::pin(self.wait_at_gate(quest)).await?;
+                return Ok(None);
+            }
+            (Ok(true), None) => tried.server = Leased::Now,
+            (Ok(true), Some(proof)) => {
                 tried.server = Leased::NowAsReplica;
                 return Ok(self.take_proof(proof, tried, quest).await?.then_some(reason));
             }
@@ -287,14 +308,26 @@ impl Session {
         ))
     }
 
-    /// `proof`: it is leased as a replica.
-    async fn obtain(&mut self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Result<()> {
+    /// `proof`: it is leased as a replica. False: the cluster is paused, and the gate has to be passed first.
+    async fn obtain(&mut self, node: NodeId, proof: Option<Proof>, effects: Effects) -> Result<bool> {
         let on_replica = proof.is_some();
         let lease = match self.attempt(node, proof, effects) {
             Attempt::Server(lease) => lease,
+            _ if !on_replica && self.cluster.gate.is_closed() => return Ok(false),
             // On the heap, because connecting needs much more state than an idle session should carry.
-            attempt => Box::pin(self.obtain_slowly(node, attempt)).await?,
+            attempt => match Box::pin(self.obtain_slowly(node, attempt)).await {
+                // Who pauses may be about to stop the node.
+                Err(error) if error.retry() == Retry::Elsewhere && !on_replica && self.cluster.gate.is_closed() => {
+                    return Ok(false);
+                }
+                leased => leased?,
+            },
         };
+        // Only now, so that nobody who has looked before the gate was closed uses a server after it.
+        if !on_replica && self.cluster.gate.is_closed() {
+            lease.release(self.now.get());
+            return Ok(false);
+        }
         if on_replica {
             self.last_replica = Some(node);
         }
@@ -311,7 +344,7 @@ impl Session {
             owes: false,
             own_names: Vec::new(),
         });
-        Ok(())
+        Ok(true)
     }
 
     /// A session finds its sequences where it left them, and leaves those of others alone, as far as servers go.
@@ -358,11 +391,7 @@ impl Session {
         quest: &mut Quest,
     ) -> Result<Result<Try>, Ended> {
         let skipped = self.ledger.is_skipping();
-        let began = Began {
-            status: self.status(),
-            in_pipeline: self.pipeline_open,
-            timeline: self.view().epoch.map_or(0, |epoch| epoch.timeline),
-        };
+        let began = self.begins_batch();
         // Drivers prepare with a Flush, and what they run next may belong on another node.
         self.ends_at_flush =
             task.end == End::Flush && task.survey.work <= Work::Prepare && !self.pipeline_open && !skipped;
@@ -370,7 +399,10 @@ impl Session {
         self.leave_databases(task);
         let written = match self.write_at_once(task, tried) {
             Some(written) => Ok(Some(written.shift)),
-            None => Box::pin(self.write(task, tried)).await?.map(|written| written.map(|written| written.shift)),
+            None => match Box::pin(self.write(task, tried)).await {
+                Err(Ended::Unsent(_)) => return Ok(Ok(Try::Again)),
+                written => written?.map(|written| written.map(|written| written.shift)),
+            },
         };
         let shift = match written {
             Ok(Some(shift)) => shift,
@@ -435,50 +467,6 @@ impl Session {
                 self.cluster.pools.leave(&String::from_utf8_lossy(&name));
             }
         }
-    }
-
-    /// Remembers a BEGIN for as long as nothing has followed it.
-    fn note_begin(&mut self, survey: &Survey, batch_bytes: usize) {
-        if survey.begins.is_none() {
-            if survey.work == Work::Run || self.begun.is_some() && self.status() != TransactionStatus::InTransaction {
-                self.begun = None;
-            }
-            return;
-        }
-        let begins = self.status() == TransactionStatus::InTransaction
-            && self.pins.is_empty()
-            && self.mode != PoolMode::Session
-            && self.held.as_ref().is_some_and(|held| !held.on_replica);
-        self.begun = if begins { self.text_of(batch_bytes).map(Box::from) } else { None };
-    }
-
-    /// The text of the one statement that a batch runs, if the batch is still here.
-    fn text_of(&self, batch_bytes: usize) -> Option<&[u8]> {
-        let batch = self.client.input.get(..batch_bytes)?;
-        let mut text = None;
-        let mut rest = batch;
-        while let Some(header) = header(rest).ok().flatten().filter(|header| header.frame_bytes <= rest.len()) {
-            let (frame, after) = rest.split_at(header.frame_bytes);
-            rest = after;
-            text = match header.tag {
-                tag::QUERY => query(&frame[HEADER_BYTES..]).ok(),
-                tag::BIND => match Bind::read(&frame[HEADER_BYTES..]).ok()?.statement {
-                    b"" => self.statements.unnamed().map(|parse| parse.text),
-                    name => self.statements.get(name).map(|statement| statement.text()),
-                },
-                _ => text,
-            };
-        }
-        text
-    }
-
-    /// A server of the primary is leased for a transaction that has done nothing so far.
-    async fn begin_anew(&mut self) -> Result<Result<()>, Ended> {
-        let Some(text) = self.begun.clone() else { return Ok(Ok(())) };
-        if let Err(error) = self.bring_up_to_date_if_idle().await? {
-            return Ok(Err(error));
-        }
-        Ok(self.ask(&text, 1).await?.map(drop))
     }
 
     /// What is to be looked for while the batch runs.

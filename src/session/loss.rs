@@ -28,6 +28,8 @@ pub(super) struct Began {
     pub(super) status: TransactionStatus,
     /// Earlier messages of the same pipeline have been run.
     pub(super) in_pipeline: bool,
+    /// On a replica nothing can have been written.
+    pub(super) on_replica: bool,
     /// Of the accepted history.
     pub(super) timeline: u32,
 }
@@ -39,8 +41,8 @@ enum Loss {
     Transaction,
     /// It did nothing that lasts.
     Statement,
-    /// It would have ended the transaction as its loss has done.
-    Rollback,
+    /// It would have ended the transaction, of which nothing was to stay, as its loss has done.
+    End,
     /// It may have been committed.
     Commit,
 }
@@ -52,10 +54,11 @@ impl Loss {
         // Before a Sync, and before the client has ended what it copies in, no server commits.
         let is_whole = matches!(task.end, End::Query | End::FunctionCall | End::Sync) && !watch.is_open();
         match survey.sole {
-            Some(Sole::Rollback) if in_block => Self::Rollback,
+            Some(Sole::Rollback) if in_block => Self::End,
             Some(Sole::Savepoint) if in_block => Self::Transaction,
+            Some(Sole::Commit) if began.on_replica => Self::End,
             Some(Sole::Commit) if began.status == TransactionStatus::InTransaction => Self::Commit,
-            _ if in_block && !survey.transaction_control => Self::Transaction,
+            _ if in_block && (!survey.transaction_control || began.on_replica) => Self::Transaction,
             _ if in_block => Self::Commit,
             _ if !is_whole => Self::Statement,
             _ if survey.class == Class::Read && !began.in_pipeline => Self::Statement,
@@ -67,13 +70,23 @@ impl Loss {
         match self {
             Self::Transaction => "transaction_lost",
             Self::Statement => "statement_lost",
-            Self::Rollback => "rolled_back",
+            Self::End => "transaction_ended",
             Self::Commit => "commit_in_doubt",
         }
     }
 }
 
 impl Session {
+    /// How it stands as it sends a batch.
+    pub(super) fn begins_batch(&self) -> Began {
+        Began {
+            status: self.status(),
+            in_pipeline: self.pipeline_open,
+            on_replica: self.held.as_ref().is_some_and(|held| held.on_replica),
+            timeline: self.view().epoch.map_or(0, |epoch| epoch.timeline),
+        }
+    }
+
     /// The server that ran the batch is gone: closes it, finds out what became of the batch, and tells the client.
     ///
     /// # Errors
@@ -102,8 +115,9 @@ impl Session {
         self.worker.shared.metrics.lost_server(&self.cluster.config.name, loss.as_str());
         let why = watch.farewell.as_ref().map_or_else(|| error.message().to_owned(), |said| said.message().to_owned());
         match loss {
-            Loss::Rollback => {
-                let answer = self.ledger.answer_as_done(Some("ROLLBACK"), TransactionStatus::Idle);
+            Loss::End => {
+                let tag = if task.survey.sole == Some(Sole::Commit) { "COMMIT" } else { "ROLLBACK" };
+                let answer = self.ledger.answer_as_done(Some(tag), TransactionStatus::Idle);
                 self.forget_transaction();
                 self.tell(&answer.unwrap_or_default()).await
             }

@@ -15,21 +15,24 @@ use crate::route::explain::node_in_words;
 use crate::route::{Needs, Patience, Proof, Route, Standing};
 use crate::sql::{Class, Hints};
 use crate::topology::{Holds, NodeView, PositionSample, View};
-use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position, show_duration};
+use crate::types::{Consistency, Level, Lsn, Mutant, NodeId, OwnValue, Position, Role, show_duration};
 use crate::wire::backend::TransactionStatus;
 
 /// What a batch may see, and what was done so far to find a replica that shows it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that was tried, and any of them may have been")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quest {
     pub(super) consistency: Consistency,
     /// The client's wish for this batch alone.
     after: Option<Position>,
-    pub(super) arrived: Instant,
+    arrived: Instant,
     /// What a strong read has asked for.
     asked: Option<Position>,
     /// The session's own replica has only servers that are too young to prove anything.
     not_own: bool,
     pub(super) guard_failed: bool,
+    /// The replica that the session has read on has been asked where it is since the primary was replaced.
+    has_heard: bool,
     /// Nothing is to be waited for any more.
     gave_up: bool,
     /// Until when a place on the primary is waited for.
@@ -45,6 +48,7 @@ impl Quest {
             asked: None,
             not_own: false,
             guard_failed: false,
+            has_heard: false,
             gave_up: false,
             place_until: None,
         }
@@ -60,13 +64,17 @@ impl Quest {
         self
     }
 
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     fn deadline(&self) -> Instant {
         self.arrived + self.consistency.causal_wait
     }
 
     /// The cluster has changed: what did not help before may help now.
     pub(super) fn take_heart(&mut self) {
-        (self.not_own, self.guard_failed, self.gave_up) = (false, false, false);
+        (self.not_own, self.guard_failed, self.has_heard, self.gave_up) = (false, false, false, false);
     }
 
     pub(super) fn patience(&self, now: Instant) -> Patience {
@@ -77,6 +85,9 @@ impl Quest {
 
 /// How long at least is waited where nobody else can serve.
 const UNMOVABLE_WAIT: Duration = Duration::from_secs(1);
+
+/// A replica that answers probes tells where it is much sooner.
+const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Whoever waits for a replica decides again so often.
 const RECONSIDERED: Duration = Duration::from_millis(20);
@@ -363,10 +374,10 @@ impl Session {
     }
 
     /// What the session has seen must be in the history of the primary that is accepted now, and what tokens name, too.
-    /// It is said once if it is not, or if nobody can know.
-    pub(super) fn check_history(&mut self, class: Class, quest: &Quest) -> Result<()> {
+    /// It is said once if it is not, or if nobody can know. Gives a replica that has to be heard before that is said.
+    pub(super) fn check_history(&mut self, class: Class, quest: &Quest) -> Result<Option<NodeId>> {
         let view = self.view();
-        let Some(epoch) = view.epoch else { return Ok(()) };
+        let Some(epoch) = view.epoch else { return Ok(None) };
         let timeline = self.causality.timeline();
         let promised = quest.consistency.level >= Level::Session;
         if let Some(seen) = self.causality.seen().filter(|_| promised && timeline < epoch.timeline) {
@@ -374,8 +385,17 @@ impl Session {
             match sample.map(|sample| sample.position).filter(|position| position.timeline < epoch.timeline) {
                 Some(position) => self.causality.resolve(position),
                 // It was promoted, or follows the one that was.
-                None if seen.node().and_then(|node| view.node(node)).is_some_and(|node| continues(&view, node)) => {}
+                None if seen
+                    .node()
+                    .and_then(|node| view.node(node))
+                    .is_some_and(|n| continues(&view, n, seen.at())) => {}
                 None => {
+                    if let Seen::Replica { node, .. } = seen
+                        && !quest.has_heard
+                        && !view.is_unreachable(node)
+                    {
+                        return Ok(Some(node));
+                    }
                     self.causality.forget();
                     return Err(self.lost(&format!(
                         "the primary of timeline {timeline} was replaced before its last position was learned"
@@ -391,7 +411,7 @@ impl Session {
         }
         // A write goes to the primary all the same, and it may be what takes the token back.
         if class == Class::Write {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(after) = self.causality.after()
             && let Err(error) = self.check_position(after, epoch.timeline)
@@ -402,7 +422,25 @@ impl Session {
             }
             return Err(error);
         }
-        quest.after.map_or(Ok(()), |after| self.check_position(after, epoch.timeline))
+        quest.after.map_or(Ok(()), |after| self.check_position(after, epoch.timeline))?;
+        Ok(None)
+    }
+
+    /// The primary was replaced after the session had read on a replica that has not told since where it is: it is asked,
+    /// and then the history is checked for good.
+    pub(super) async fn hear(&mut self, replica: NodeId, class: Class, quest: &mut Quest) -> Result<()> {
+        let Some(at) = self.causality.seen().map(Seen::at) else { return Ok(()) };
+        let topology = &self.cluster.topology;
+        let has_told = |view: &View| {
+            view.is_unreachable(replica)
+                || topology.sample_of(replica, at).is_some()
+                || view.node(replica).is_some_and(|node| continues(view, node, at))
+        };
+        topology.probe_now(replica);
+        let deadline = tokio::time::Instant::now() + HEARD_WITHIN;
+        self.patiently(topology.wait_for(has_told), deadline).await?;
+        quest.has_heard = true;
+        self.check_history(class, quest).map(drop)
     }
 
     /// # Errors
@@ -477,7 +515,13 @@ fn unbroken(view: &View, node: NodeId, at: Instant) -> Option<PositionSample> {
     view.node(node)?.progress.latest().filter(|sample| sample.connected_at <= at)
 }
 
-/// The node leads the accepted history, or replays it.
-fn continues(view: &View, node: &NodeView) -> bool {
-    view.primary == Some(node.id) || node.eligible.is_ok()
+/// The node leads the accepted history, or replays it: also if it does not serve, as long as it has not restarted since
+/// the session read there.
+fn continues(view: &View, node: &NodeView, at: Instant) -> bool {
+    let follows = || {
+        let last = unbroken(view, node.id, at)?;
+        let is_of = view.history.is_of(last.position.system, last.position.timeline);
+        Some(is_of && last.role() == Role::Replica)
+    };
+    view.primary == Some(node.id) || node.eligible.is_ok() || follows().unwrap_or(false)
 }

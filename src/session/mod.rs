@@ -7,6 +7,7 @@
 
 mod audit;
 mod batch;
+mod begin;
 mod buffers;
 pub mod cancel;
 mod causality;
@@ -14,6 +15,7 @@ pub mod cluster;
 mod commit;
 mod exchange;
 mod explain;
+pub mod gate;
 mod handshake;
 mod hold;
 mod lead;
@@ -35,6 +37,7 @@ mod statements;
 mod survey;
 mod translate;
 mod unseen;
+mod visit;
 mod wait;
 mod watch;
 pub mod worker;
@@ -83,6 +86,7 @@ pub use self::explain::first_request;
 pub use self::handshake::{Door, accept};
 pub use self::pins::Pin;
 pub use self::rescue::Cause;
+pub use self::visit::{Rights, Visitor};
 
 /// The client's side of a session.
 #[derive(Debug)]
@@ -206,6 +210,9 @@ enum Ended {
     Farewell(Error),
     /// The server has told the client already.
     ByServer,
+    /// The server was lost with a question of ours, and had nothing else of the session's but its transaction. Where that
+    /// was asked in front of a batch, the session goes on.
+    Unsent(Error),
 }
 
 impl Session {
@@ -359,7 +366,7 @@ impl Session {
     }
 
     async fn say_goodbye(&mut self, ended: Ended) {
-        if let Ended::Farewell(error) = &ended {
+        if let Ended::Farewell(error) | Ended::Unsent(error) = &ended {
             tracing::info!(%error, user = self.pools.login.user, "a client's session ends");
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
             let mut answer = Vec::new();

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
 
-use super::cancel::Registration;
+use super::cancel::{Registration, Who};
 use super::cluster::Cluster;
 use super::worker::{Leave, SeatGuard, Shared, Worker};
 use super::{Client, FAREWELL_LIMIT, dismissed};
@@ -41,7 +41,7 @@ impl Opened {
     /// The user may not, nobody knows which cluster is meant, there is no primary, or it refuses.
     pub async fn open(
         shared: &Shared,
-        kind: Replication,
+        who: Who,
         startup: &Startup,
         login: &ServerLogin,
         settings: &User,
@@ -52,7 +52,7 @@ impl Opened {
             return Err(Error::new(Fault::Limit, sqlstate::INSUFFICIENT_PRIVILEGE, message)
                 .hint(format!("Set users.{user}.replication = true, or connect to the node itself.")));
         }
-        let cluster = cluster(shared, kind, login)?;
+        let cluster = cluster(shared, who.replication, login)?;
         let view = cluster.topology.view();
         let primary = view.primary.ok_or_else(|| {
             let message = format!("cluster {:?} has no primary to replicate from", cluster.config.name);
@@ -63,7 +63,7 @@ impl Opened {
             startup.parameters.iter().filter(|(name, _)| !ours(name)).cloned().collect();
         let endpoint = &cluster.pools.endpoints()[primary.index()];
         let server = connect_with(endpoint, login, &parameters).await?;
-        let registration = shared.cancels.register(startup.minor() >= 2)?;
+        let registration = shared.cancels.register(startup.minor() >= 2, who)?;
         registration.slot.runs(server.cancel_target());
         Ok(Self { cluster: Arc::clone(cluster), server, registration })
     }

@@ -175,8 +175,10 @@ impl Session {
             self.statements.undo(undo);
             undone = true;
         }
+        // Of a server that is gone, it is nobody's.
+        let missed = self.ledger.take_missed();
         if let Some(held) = &mut self.held {
-            for missed in self.ledger.take_missed() {
+            for missed in missed {
                 match missed {
                     Missed::Parse(statement) => held.lease.prepared.forget(&statement),
                     Missed::Close(statement) => held.lease.prepared.restore(statement),
@@ -399,19 +401,6 @@ impl Session {
             }
             held.lease.close(Close::Abandoned);
         });
-    }
-
-    /// The server went away, and what it did with the batch is unknown.
-    pub(super) fn server_lost(&mut self, watch: &Watch, error: Error) -> Ended {
-        if let Some(held) = self.held.take() {
-            self.cluster.topology.probe_now(held.node);
-            held.lease.close(Close::Lost);
-        }
-        self.registration.slot.is_done();
-        match &watch.error {
-            Some(_) => Ended::ByServer,
-            None => Ended::Farewell(error),
-        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::watch::{Asked, Watch};
 use super::{Ended, Session};
 use crate::backend::prepared::Statement;
 use crate::error::{Error, Fault, Result, sqlstate};
+use crate::pool::Close;
 use crate::sql::Effects;
 use crate::types::PoolMode;
 use crate::wire::backend::TransactionStatus;
@@ -219,10 +220,10 @@ impl Session {
             Outcome::Settled | Outcome::Refused | Outcome::Unwanted | Outcome::ServerLost(_) if on_replica => {
                 return Ok(Err(self.give_up_question()));
             }
-            Outcome::ServerLost(error) => return Err(self.server_lost(&watch, error)),
+            Outcome::ServerLost(error) => return Err(self.question_lost(error)),
             Outcome::Settled | Outcome::Refused | Outcome::Unwanted => {
                 let error = watch.farewell.take().unwrap_or_else(|| Error::node("the server closed the connection"));
-                return Err(self.server_lost(&watch, error));
+                return Err(self.question_lost(error));
             }
             Outcome::ClientLost | Outcome::ClientFault(_) => {
                 self.abandon_held();
@@ -232,6 +233,27 @@ impl Session {
         self.tell_news(&watch).await?;
         let mut asked = watch.take_asked();
         Ok(asked.error.take().map_or(Ok(asked), Err))
+    }
+
+    /// The server went away with a question of ours, and with the session's transaction, if there was one.
+    fn question_lost(&mut self, error: Error) -> Ended {
+        let keeps_more = !self.pins.is_empty() || self.mode == PoolMode::Session || self.pipeline_open;
+        let in_transaction = self.status() != TransactionStatus::Idle;
+        self.ledger.abandon();
+        self.undo_failed();
+        if let Some(mut held) = self.held.take() {
+            self.relay.discard(&mut held.lease.input);
+            self.cluster.topology.probe_now(held.node);
+            held.lease.close(Close::Lost);
+        }
+        self.registration.slot.is_done();
+        if keeps_more {
+            return Ended::Farewell(error);
+        }
+        if in_transaction && self.begun.is_none() {
+            self.lose_transaction();
+        }
+        Ended::Unsent(error)
     }
 
     /// The replica went away, or does not answer.

@@ -21,6 +21,7 @@ mod oracle;
 mod poller;
 mod probe;
 mod progress;
+mod promote;
 mod question;
 mod samples;
 mod tracker;
@@ -45,6 +46,7 @@ pub use history::{Fork, History, Holds};
 pub use load::{InFlight, NodeLoad};
 pub use oracle::PositionError;
 pub use progress::{PositionSample, Progress};
+pub use promote::PromoteError;
 pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
 
 use crate::config;
@@ -64,10 +66,10 @@ use tracker::{Limits, Sample, Tracker};
 pub struct Topology {
     state: Arc<Shared>,
     tls: Option<MakeRustlsConnect>,
+    control_plane: Handle,
     tasks: Mutex<JoinSet<()>>,
     /// On which the fate of transactions is asked for.
     fates: Arc<[Control]>,
-    control_plane: Handle,
 }
 
 impl Topology {
@@ -107,8 +109,9 @@ impl Topology {
         tasks.spawn_on(oracle::keep_fresh(Arc::clone(&state)), control_plane);
         tasks.spawn_on(nudge::keep_nudging(Arc::clone(&state), controls()?), control_plane);
         tasks.spawn_on(judge_regularly(Arc::clone(&state), probe.interval), control_plane);
-        let (fates, control_plane) = (Arc::from(controls()?), control_plane.clone());
-        Ok(Arc::new(Self { state, tls, tasks: Mutex::new(tasks), fates, control_plane }))
+        let fates = Arc::from(controls()?);
+        let (control_plane, tasks) = (control_plane.clone(), Mutex::new(tasks));
+        Ok(Arc::new(Self { state, tls, control_plane, tasks, fates }))
     }
 
     /// The view as it is now. Cheap: no lock, no wait.

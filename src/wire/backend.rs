@@ -6,8 +6,11 @@
 use std::hash::{BuildHasher, Hasher};
 
 use super::frame::{put, take_cstr};
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::types::Lsn;
+
+/// The SQLSTATE of what is no error.
+const SUCCESSFUL_COMPLETION: &str = "00000";
 
 /// [ParseComplete](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-PARSECOMPLETE), a whole frame.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
@@ -78,6 +81,16 @@ pub enum Authentication<'a> {
 
 /// Appends an `ErrorResponse` with the fields S, V, C, M and, where there are any, D and H.
 pub fn put_error(out: &mut Vec<u8>, severity: Severity, error: &Error) {
+    put_report(out, b'E', severity, error);
+}
+
+/// Appends a [NoticeResponse](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-NOTICERESPONSE)
+/// with SQLSTATE 00000.
+pub fn put_notice(out: &mut Vec<u8>, message: &str) {
+    put_report(out, b'N', Severity::Notice, &Error::new(Fault::Client, SUCCESSFUL_COMPLETION, message));
+}
+
+fn put_report(out: &mut Vec<u8>, tag: u8, severity: Severity, error: &Error) {
     let severity = severity.as_str();
     let fields = [
         (b'S', Some(severity)),
@@ -87,13 +100,58 @@ pub fn put_error(out: &mut Vec<u8>, severity: Severity, error: &Error) {
         (b'D', error.detail_text()),
         (b'H', error.hint_text()),
     ];
-    put(out, b'E', |body| {
+    put(out, tag, |body| {
         for (field, text) in fields.into_iter().filter_map(|(field, text)| Some((field, text?))) {
             body.push(field);
             put_cstr(body, text.as_bytes());
         }
         body.push(0);
     });
+}
+
+/// What a column of text format holds, as far as clients care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    Text,
+    Integer,
+}
+
+/// Appends a [RowDescription](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ROWDESCRIPTION)
+/// of columns in text format that come from no table.
+pub fn put_row_description(out: &mut Vec<u8>, columns: &[(&str, ColumnType)]) {
+    put(out, b'T', |body| {
+        body.extend_from_slice(&count(columns.len()).to_be_bytes());
+        for (name, kind) in columns {
+            put_cstr(body, name.as_bytes());
+            // `text` and `int8`.
+            let (oid, size): (u32, i16) = match kind {
+                ColumnType::Text => (25, -1),
+                ColumnType::Integer => (20, 8),
+            };
+            body.extend_from_slice(&[0; 6]);
+            body.extend_from_slice(&oid.to_be_bytes());
+            body.extend_from_slice(&size.to_be_bytes());
+            body.extend_from_slice(&(-1_i32).to_be_bytes());
+            body.extend_from_slice(&[0; 2]);
+        }
+    });
+}
+
+/// Appends a [DataRow](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-DATAROW);
+/// `None` is NULL.
+pub fn put_data_row(out: &mut Vec<u8>, values: &[Option<String>]) {
+    put(out, b'D', |body| {
+        body.extend_from_slice(&count(values.len()).to_be_bytes());
+        for value in values {
+            let length = value.as_ref().map_or(-1, |text| i32::try_from(text.len()).unwrap_or(i32::MAX));
+            body.extend_from_slice(&length.to_be_bytes());
+            body.extend_from_slice(value.as_deref().unwrap_or_default().as_bytes());
+        }
+    });
+}
+
+fn count(columns: usize) -> u16 {
+    u16::try_from(columns).unwrap_or(u16::MAX)
 }
 
 /// Appends a [ParameterStatus](https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-PARAMETERSTATUS).
@@ -288,7 +346,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::error::{Fault, sqlstate};
+    use crate::error::sqlstate;
     use crate::wire::frame::{HEADER_BYTES, header};
 
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -323,6 +381,17 @@ mod tests {
                     put_error(o, Severity::Error, &Error::new(Fault::Node, "40001", "m").detail("d").hint("h"));
                 }),
                 b"E\0\0\0\x23SERROR\0VERROR\0C40001\0Mm\0Dd\0Hh\0\0".to_vec(),
+            ),
+            (encoded(|o| put_notice(o, "m")), b"N\0\0\0\x1fSNOTICE\0VNOTICE\0C00000\0Mm\0\0".to_vec()),
+            (
+                encoded(|o| put_row_description(o, &[("a", ColumnType::Text), ("b", ColumnType::Integer)])),
+                b"T\0\0\0\x2e\0\x02a\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0\
+                  b\0\0\0\0\0\0\0\0\0\0\x14\0\x08\xff\xff\xff\xff\0\0"
+                    .to_vec(),
+            ),
+            (
+                encoded(|o| put_data_row(o, &[Some("x".into()), None])),
+                b"D\0\0\0\x0f\0\x02\0\0\0\x01x\xff\xff\xff\xff".to_vec(),
             ),
             (encoded(|o| o.extend_from_slice(PARSE_COMPLETE)), b"1\0\0\0\x04".to_vec()),
             (encoded(|o| o.extend_from_slice(CLOSE_COMPLETE)), b"3\0\0\0\x04".to_vec()),

@@ -11,6 +11,7 @@ mod bulk;
 mod cancel;
 mod cluster;
 mod consistency;
+mod console;
 mod demo;
 mod drivers;
 mod exact;
@@ -37,6 +38,7 @@ mod routing;
 mod speech;
 mod staleness;
 mod state;
+mod switchover;
 mod target;
 mod traffic;
 mod wire_cancel;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     let tests: &[&[Test]] = &[
         cluster::TESTS,
         consistency::TESTS,
+        console::TESTS,
         harness_check::TESTS,
         demo::TESTS,
         drivers::TESTS,
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
+        switchover::TESTS,
         prepared::TESTS,
         promises::TESTS,
         pgbench::TESTS,

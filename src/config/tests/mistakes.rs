@@ -35,6 +35,8 @@ const MISTAKES: &[Mistake<'_>] = &[
     ("[users.bob]\npassword = 12345", &[&["c.toml:11: users.bob.password: must be a string"]]),
     ("[users]\nbob = \"SECRET\"", &[&["c.toml:11: users.bob: must be a table"]]),
     ("[clusters.b]\ndatabases = \"x\"", &[&["c.toml:11: clusters.b.databases: must be a list"]]),
+    // The console.
+    ("[clusters.b]\ndatabases = [\"pgbouncer\"]", &[&["\"pgbouncer\" is the admin console"]]),
     // Words and ranges.
     ("[pool]\npool_mode = \"statement\"", &[&["c.toml:11: pool.pool_mode: ", "Allowed: transaction, session"]]),
     ("[routing]\nfallback = \"eror\"", &[&["c.toml:11: routing.fallback: ", "\"error\"?", "primary, error"]]),

@@ -117,7 +117,7 @@ fn secrets_come_from_files_and_the_environment() {
 #[test]
 fn everything_that_can_be_said_arrives() {
     let config = read(&format!(
-        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\n{GOOD}{}",
+        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\nadmin_users = [\"app\"]\nstats_users = [\"app\"]\n{GOOD}{}",
         r#"pool_mode = "session"
 pool_size = 7
 replication = true
@@ -164,6 +164,7 @@ address = "[::1]:0"
     assert_eq!((cluster.control.user.as_str(), cluster.control.database.as_str()), ("causeway", "postgres"));
     let app = &config.users["app"];
     assert_eq!((app.pool_mode, app.pool_size, app.replication), (Some(PoolMode::Session), Some(7), true));
+    assert_eq!((config.admin_users, config.stats_users), (vec!["app".to_owned()], vec!["app".to_owned()]));
     assert_eq!(config.routing.fallback, Fallback::Error);
     assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
     assert_eq!((config.routing.max_spilled_reads, config.routing.spill_wait), (20, Duration::ZERO));
@@ -173,7 +174,7 @@ address = "[::1]:0"
     );
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
     let metrics = config.metrics.unwrap();
-    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:41"));
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:42"));
 }
 
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.
@@ -252,5 +253,13 @@ proptest! {
         if let Err(errors) = read(&text) {
             prop_assert!(errors.iter().all(|error| error.file == "c.toml" && !error.problem.is_empty()));
         }
+    }
+}
+
+#[test]
+fn the_console_is_for_users_that_there_are() {
+    for key in ["admin_users", "stats_users"] {
+        let errors = read(&format!("{key} = [\"app\", \"nobody\"]\n{GOOD}")).unwrap_err().to_string();
+        assert!(errors.starts_with(&format!("c.toml:1: {key}[1]: there is no user \"nobody\"")), "{errors}");
     }
 }

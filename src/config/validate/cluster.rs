@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use toml::Spanned;
 
-use super::SSL_MODES;
 use super::consistency::overrides;
 use super::report::{Report, SecretSource};
 use crate::config::raw::{self, ALL_DATABASES};
-use crate::config::{Address, Cluster, Control, Node, ServerTls};
+use crate::config::{Address, CONSOLE_DATABASES, Cluster, Control, Node, ServerTls, SslMode};
 
 /// A node's index has 16 bits.
 const MAX_NODES: usize = 1000;
@@ -45,7 +44,7 @@ fn build(
         databases: databases(name, raw, taken, report),
         nodes: nodes(name, raw, taken, report),
         server_tls: ServerTls {
-            mode: report.word(&raw.server_tls_sslmode, &SSL_MODES),
+            mode: report.word(&raw.server_tls_sslmode, &SslMode::NAMES),
             root_cert_file: raw.server_tls_ca_file.as_ref().map(|path| report.file(path)),
         },
         control: control(name, raw, report),
@@ -60,6 +59,12 @@ fn databases(name: &Spanned<String>, raw: &raw::Cluster, taken: &mut Taken, repo
     let mut names = Vec::new();
     for database in &raw.databases {
         let text = report.name(database);
+        if CONSOLE_DATABASES.contains(&text.as_str()) {
+            report.at(
+                &database.span(),
+                format!("{text:?} is the admin console; a database of this name cannot be served"),
+            );
+        }
         let all = |name: &str| name == ALL_DATABASES;
         let clash = taken.databases.iter().find(|(_, other)| *other == text || all(other) || all(&text));
         let problem = clash.map(|(other, clash)| {

@@ -16,7 +16,7 @@ use toml::Spanned;
 use self::report::Report;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
-use super::{AuthType, Config, Fallback, Limits, Log, LogFormat, Pool, Probe, Routing, SslMode, raw};
+use super::{AuthType, Config, Fallback, Limits, Log, LogFormat, Pool, Probe, Routing, raw};
 use crate::types::PoolMode;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -28,15 +28,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KIB: u64 = bytesize::KIB;
 const MIB: u64 = bytesize::MIB;
 const GIB: u64 = bytesize::GIB;
-
-pub(super) const SSL_MODES: [(&str, SslMode); 6] = [
-    ("disable", SslMode::Disable),
-    ("allow", SslMode::Allow),
-    ("prefer", SslMode::Prefer),
-    ("require", SslMode::Require),
-    ("verify-ca", SslMode::VerifyCa),
-    ("verify-full", SslMode::VerifyFull),
-];
 
 const AUTH_TYPES: [(&str, AuthType); 4] = [
     ("trust", AuthType::Trust),
@@ -77,6 +68,8 @@ fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
         databases,
         users: user::users(file, auth_type, report),
         auth_type,
+        admin_users: user::known(&file.admin_users, file, report),
+        stats_users: user::known(&file.stats_users, file, report),
         pool: pool(&file.pool, report),
         routing: routing(file, report),
         probe: probe(&file.probe, report),

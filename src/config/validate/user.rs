@@ -20,6 +20,18 @@ pub fn users(file: &raw::File, auth_type: AuthType, report: &mut Report<'_>) -> 
     users.map(|(name, raw)| (report.name(name), user(name, raw.get_ref(), file, auth_type, report))).collect()
 }
 
+/// Names of users that there are.
+pub fn known(names: &[Spanned<String>], file: &raw::File, report: &mut Report<'_>) -> Vec<String> {
+    for name in names.iter().filter(|name| !file.users.contains_key(*name)) {
+        let problem = format!("there is no user {:?}: add [users.{}]", name.get_ref(), name.get_ref());
+        // With errors of form, the user may have been left out.
+        if !report.incomplete {
+            report.at(&name.span(), problem);
+        }
+    }
+    names.iter().map(|name| name.get_ref().clone()).collect()
+}
+
 fn user(
     name: &Spanned<String>,
     raw: &raw::User,

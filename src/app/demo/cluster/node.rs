@@ -235,6 +235,22 @@ impl LocalNode {
         }
     }
 
+    /// Makes a former primary a replica of `source`, which has taken over from it, when it starts again; it must have
+    /// been stopped cleanly, and its cluster needs `wal_log_hints` and `full_page_writes`.
+    pub fn rewind(&self, source: &Self) -> Result<()> {
+        // Before its first checkpoint after a promotion, the source's control file still shows the old timeline.
+        source.sql("postgres", "CHECKPOINT")?;
+        let mut command = self.install.command("pg_rewind");
+        let source = format!(
+            "host={} port={} user=postgres dbname=postgres application_name={}",
+            self.root.display(),
+            source.port(),
+            self.name
+        );
+        command.args(["-R", "--source-server", &source, "-D"]).arg(self.data());
+        run(command).map(drop)
+    }
+
     /// Runs `sql` as the superuser in `database`, over the Unix socket; gives the rows, columns joined by `|`.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
         let mut psql = self.install.client("psql");
