@@ -149,7 +149,7 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
     let clusters = config.clusters.iter().enumerate().map(|(index, cluster)| {
         let topology = Topology::start(cluster, &config.probe, &config.routing, &metrics, control_plane)?;
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
-        let endpoints = endpoints(cluster, &config, &timers)?;
+        let endpoints = endpoints(cluster, &config, &topology, &timers)?;
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
         Ok(Arc::new(Cluster::new(index, cluster.clone(), &config.routing, topology, pools, facts)))
     });
@@ -167,7 +167,12 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
     }))
 }
 
-fn endpoints(cluster: &crate::config::Cluster, config: &Config, timers: &Timers) -> Result<Arc<[Arc<Endpoint>]>> {
+fn endpoints(
+    cluster: &crate::config::Cluster,
+    config: &Config,
+    topology: &Topology,
+    timers: &Timers,
+) -> Result<Arc<[Arc<Endpoint>]>> {
     let tls = TlsConnector::new(&cluster.server_tls)?;
     let endpoint = |(id, node): (u16, &crate::config::Node)| {
         Arc::new(Endpoint {
@@ -175,6 +180,7 @@ fn endpoints(cluster: &crate::config::Cluster, config: &Config, timers: &Timers)
             name: node.name.clone(),
             address: node.address.clone(),
             tls: tls.clone(),
+            fence: topology.fence(NodeId(id)).unwrap_or_default(),
             connect_timeout: config.pool.connect_timeout,
             timers: timers.clone(),
             max_prepared_statements: config.pool.max_prepared_statements,

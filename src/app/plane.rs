@@ -100,7 +100,7 @@ pub fn run_worker(
 async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcomer>, phases: watch::Receiver<Phase>) {
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     for cluster in &worker.shared.clusters {
-        tokio::task::spawn_local(rouse_at_outages(Rc::clone(&worker), Arc::clone(cluster)));
+        tokio::task::spawn_local(follow_views(Rc::clone(&worker), Arc::clone(cluster)));
     }
     let serve = async {
         while let Some(Newcomer { stream, door, count }) = newcomers.recv().await {
@@ -124,14 +124,19 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
     }
 }
 
-/// Sessions that wait for a node which is unreachable from now on must look for another.
-async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
+/// Sessions that wait for a node which is unreachable from now on must look for another; and pools keep no server of a
+/// node that is fenced.
+async fn follow_views(worker: Rc<Worker>, cluster: Arc<Cluster>) {
     let mut changes = cluster.topology.changed();
     let mut before = Arc::clone(&cluster.topology.view());
     while changes.changed().await.is_ok() {
         let view = Arc::clone(&cluster.topology.view());
         if view.nodes.iter().any(|node| node.is_unreachable() && !before.is_unreachable(node.id)) {
             worker.rouse();
+        }
+        if worker.id == WorkerId(0) {
+            let fenced = view.nodes.iter().filter(|node| node.fenced && !before.is_fenced(node.id));
+            fenced.for_each(|node| cluster.pools.close_node(node.id));
         }
         before = view;
     }

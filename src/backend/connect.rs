@@ -12,8 +12,9 @@ use super::params::Reported;
 use super::prepared::Prepared;
 use crate::auth::server::{MAX_MESSAGE_BYTES, authenticate, refusal};
 use crate::config::Address;
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result, sqlstate};
 use crate::net::dial::{Attempt, TlsConnector, dial};
+use crate::net::fence::{Admission, Fence};
 use crate::net::login::LoginIo;
 use crate::net::timers::Timers;
 use crate::types::{NodeId, Secret};
@@ -27,6 +28,8 @@ pub struct Endpoint {
     pub name: String,
     pub address: Address,
     pub tls: TlsConnector,
+    /// What keeps servers from a node that must get nothing.
+    pub fence: Arc<Fence>,
     /// For everything up to ReadyForQuery.
     pub connect_timeout: Duration,
     pub timers: Timers,
@@ -42,6 +45,19 @@ impl Endpoint {
     pub async fn dial(&self) -> Result<LoginIo> {
         let attempt = self.tls.attempts(&self.address).first().copied().unwrap_or(Attempt::Plain);
         self.dial_by(attempt).await
+    }
+
+    fn admit(&self, io: &LoginIo) -> Result<Admission> {
+        let admitted = self.fence.admit(io.stream());
+        let no_descriptor =
+            |error| Error::node(format!("no descriptor is left for a server of node {:?}", self.name)).source(error);
+        admitted.map_err(no_descriptor)?.ok_or_else(|| self.fenced())
+    }
+
+    fn fenced(&self) -> Error {
+        let message = format!("node {:?} is fenced: it is not the accepted primary, and does not follow it", self.name);
+        Error::new(Fault::Node, sqlstate::NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Stop the node, or make it follow the primary; Causeway's log says why it is fenced.")
     }
 
     async fn dial_by(&self, attempt: Attempt) -> Result<LoginIo> {
@@ -75,6 +91,9 @@ pub async fn connect_with(
     login: &ServerLogin,
     parameters: &[(String, Bytes)],
 ) -> Result<Server> {
+    if endpoint.fence.is_raised() {
+        return Err(endpoint.fenced().retry_elsewhere());
+    }
     let connecting = connect_by_turns(endpoint, login, parameters);
     let connecting = endpoint.timers.timeout(endpoint.connect_timeout, connecting);
     let connected = connecting.await.unwrap_or_else(|_| {
@@ -95,7 +114,7 @@ async fn connect_by_turns(
     for attempt in endpoint.tls.attempts(&endpoint.address) {
         let mut io = endpoint.dial_by(*attempt).await?;
         match log_in(&mut io, login, parameters).await {
-            Ok(greeting) => return Ok(greeting.into_server(io, endpoint)),
+            Ok(greeting) => return greeting.into_server(io, endpoint),
             Err(error) => {
                 refused.get_or_insert(error);
             }
@@ -144,10 +163,12 @@ async fn log_in(io: &mut LoginIo, login: &ServerLogin, parameters: &[(String, By
 }
 
 impl Greeting {
-    fn into_server(self, io: LoginIo, endpoint: &Arc<Endpoint>) -> Server {
+    fn into_server(self, io: LoginIo, endpoint: &Arc<Endpoint>) -> Result<Server> {
+        let admission = endpoint.admit(&io)?;
         let (stream, input) = io.into_parts();
-        Server {
+        Ok(Server {
             stream,
+            _admission: admission,
             input,
             node: endpoint.node,
             status: self.status,
@@ -158,6 +179,6 @@ impl Greeting {
             applied: Arc::default(),
             cancel: Arc::new(CancelTarget::new(Arc::clone(endpoint), self.key)),
             connected_at: Instant::now(),
-        }
+        })
     }
 }

@@ -3,6 +3,7 @@
 use crate::config::Address;
 
 pub mod dial;
+pub mod fence;
 pub mod listen;
 pub mod login;
 pub mod stream;

@@ -197,6 +197,15 @@ impl Stream {
         Ok(Detached { io, peer: self.peer, certificate_pem: self.certificate_pem })
     }
 
+    /// Another descriptor of the same connection.
+    pub(super) fn duplicate(&self) -> io::Result<socket2::Socket> {
+        match &self.io {
+            Io::Tcp(socket) => SockRef::from(socket).try_clone(),
+            Io::Unix(socket) => SockRef::from(socket).try_clone(),
+            Io::Tls(socket) => SockRef::from(socket.get_ref().0).try_clone(),
+        }
+    }
+
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::Tls(_))
     }

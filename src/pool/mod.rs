@@ -78,6 +78,8 @@ pub enum Close {
     Cancelled,
     /// It could not be cleaned.
     Unclean,
+    /// Its node is not the primary any more, and does not follow it.
+    Fenced,
     /// Its database is to be dropped, renamed or copied, for which nobody may be connected to it.
     Database,
 }
@@ -92,6 +94,7 @@ impl Close {
             Self::Abandoned => "abandoned",
             Self::Cancelled => "cancelled",
             Self::Unclean => "unclean",
+            Self::Fenced => "fenced",
             Self::Database => "database",
         }
     }

@@ -165,6 +165,15 @@ impl Pools {
         }
     }
 
+    /// Closes the idle servers of a node that is fenced. Those that are lent are cut by its fence, and close when they
+    /// come back.
+    pub fn close_node(&self, node: NodeId) {
+        let sets: Vec<_> = self.sets.lock().values().cloned().collect();
+        for lease in sets.iter().filter_map(|set| set.pools().get(node.index())).flat_map(Pool::take_idle) {
+            lease.close(Close::Fenced);
+        }
+    }
+
     /// All sets that are in use; forgets the ones that nobody uses any more.
     pub fn sweep(&self) -> Vec<Arc<PoolSet>> {
         let mut sets = self.sets.lock();

@@ -37,6 +37,7 @@ pub(super) fn view(primary: bool, replicas: &[u16]) -> View {
         staleness: None,
         covered_at: None,
         serves_since: None,
+        fenced: false,
         eligible: if replicas.contains(&id) { Ok(()) } else { Err(Ineligible::LagTime) },
         version: None,
         replay_paused: false,

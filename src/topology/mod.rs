@@ -11,9 +11,12 @@
 
 mod catalog;
 mod control;
+mod election;
 mod facts;
 mod follower;
 mod history;
+mod journal;
+mod lineage;
 mod load;
 mod nudge;
 mod oracle;
@@ -39,24 +42,28 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use facts::{Facts, FactsStore, Loaded};
 pub use follower::{Follower, ViewHere};
-pub use history::{Fork, History, Holds};
+pub use history::{Fork, History, Holds, Lineage};
 pub use load::{InFlight, NodeLoad};
 pub use oracle::PositionError;
 pub use progress::{PositionSample, Progress};
-pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
+pub use view::{Alarm, Claimant, Dispute, Epoch, Ineligible, NodeView, View};
 
 use crate::config;
 use crate::error::{Error, Fault, sqlstate};
 use crate::metrics::{Metrics, NodeStatus, PositionMetrics};
+use crate::net::dial::TlsConnector;
+use crate::net::fence::Fence;
 use crate::net::timers::Timers;
 use crate::types::{Mutant, NodeId, Position, Role};
 use control::{Control, ControlError, Timeouts};
+use journal::log_changes;
+use lineage::Genealogist;
 use nudge::Nudger;
 use oracle::Oracle;
 use poller::Poller;
-use probe::{Backoff, MAX_BACKOFF, Prober};
+use probe::{Backoff, MAX_BACKOFF, Probed, Prober};
 use question::Line;
-use tracker::{Limits, Sample, Tracker};
+use tracker::{Limits, Tracker};
 
 /// Watches the nodes of one cluster for as long as it lives.
 pub struct Topology {
@@ -91,8 +98,11 @@ impl Topology {
         };
         let state = Arc::new(Shared::new(cluster, probe, routing, metrics, Timers::of(control_plane)));
         let mut tasks = JoinSet::new();
-        for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
-            tasks.spawn_on(probe_node(Arc::clone(&state), id, Prober::new(control), probe.interval), control_plane);
+        let connector = TlsConnector::new(&cluster.server_tls)?;
+        for ((id, control), node) in (0_u16..).map(NodeId).zip(controls()?).zip(&cluster.nodes) {
+            let genealogist = Genealogist::new(cluster, node, &connector, probe.timeout, &state.timers);
+            let prober = Prober::new(control, genealogist);
+            tasks.spawn_on(probe_node(Arc::clone(&state), id, prober, probe.interval), control_plane);
         }
         for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
             tasks.spawn_on(poller::keep_polling(Arc::clone(&state), id, Line::new(control)), control_plane);
@@ -113,6 +123,12 @@ impl Topology {
     /// For a thread that looks at every query.
     pub fn follow(&self) -> Follower {
         Follower::new(Arc::clone(&self.state.view))
+    }
+
+    /// What every server of the node must pass. It is raised before a view is published in which the node is fenced,
+    /// and lowered before one in which it is not any more. `None`: there is no such node.
+    pub fn fence(&self, id: NodeId) -> Option<Arc<Fence>> {
+        self.state.fences.get(id.index()).cloned()
     }
 
     /// Waits until a view satisfies `wanted`, and returns it. Cancel safe.
@@ -210,6 +226,8 @@ struct Shared {
     published: watch::Sender<()>,
     /// By node: probe now.
     wake: Box<[Notify]>,
+    /// By node.
+    fences: Box<[Arc<Fence>]>,
     oracle: Oracle,
     /// Sessions wait on runtimes that have none.
     timers: Timers,
@@ -248,6 +266,7 @@ impl Shared {
             view: Arc::new(ArcSwap::from_pointee(view)),
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
+            fences: cluster.nodes.iter().map(|_| Arc::default()).collect(),
             oracle: Oracle::default(),
             timers,
             poller: Poller::new(cluster.nodes.len()),
@@ -269,8 +288,11 @@ impl Shared {
         }
     }
 
-    fn record(&self, id: NodeId, sample: Sample) {
+    fn record(&self, id: NodeId, Probed { sample, lineage }: Probed) {
         let mut tracker = self.tracker.lock();
+        if let Some(lineage) = lineage {
+            tracker.tell_lineage(id, lineage);
+        }
         tracker.record(id, sample);
         self.publish(&mut tracker);
     }
@@ -324,13 +346,19 @@ impl Shared {
                 up: !matches!(node.eligible, Err(Ineligible::Unreachable | Ineligible::NotProbed)),
                 role: node.role,
                 eligible: node.eligible.is_ok(),
+                fenced: node.fenced,
                 lag_bytes: node.lag_bytes,
                 lag_seconds: node.staleness.map(|staleness| staleness.as_secs_f64()),
             });
         }
         self.metrics.set_split_brain(&self.cluster, view.alarm.is_some());
+        // Before anybody can learn of another primary.
+        for (node, fence) in view.nodes.iter().zip(&self.fences) {
+            if node.fenced { fence.raise() } else { fence.lower() }
+        }
         let before = self.view.swap(Arc::clone(&view));
-        if view.history != before.history && before.epoch.is_some() {
+        let timeline = |view: &View| view.epoch.map(|epoch| (epoch.system, epoch.timeline));
+        if timeline(&view) != timeline(&before) && before.epoch.is_some() {
             self.positions.forked(view.history.last_fork().is_some());
         }
         log_changes(&self.cluster, &before, &view);
@@ -350,9 +378,9 @@ async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval
     loop {
         let started = Instant::now();
         let next = match prober.probe().await {
-            Ok(sample) => {
+            Ok(probed) => {
                 backoff.reset();
-                state.record(id, sample);
+                state.record(id, probed);
                 started + interval
             }
             Err(error) => {
@@ -375,66 +403,6 @@ async fn judge_regularly(state: Arc<Shared>, interval: Duration) {
     loop {
         ticks.tick().await;
         state.publish(&mut state.tracker.lock());
-    }
-}
-
-/// One line for whatever an operator would want to know; nothing while nothing changes.
-fn log_changes(cluster: &str, before: &View, now: &View) {
-    let name = |id: Option<NodeId>| id.and_then(|id| now.node(id)).map_or("none", |node| &*node.name);
-    if before.primary != now.primary {
-        let timeline = now.epoch.map(|epoch| epoch.timeline);
-        let fork = now.history.last_fork().map(|fork| fork.at.to_string());
-        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, fork, "primary changed");
-    }
-    if before.alarm != now.alarm {
-        if let Some(alarm) = now.alarm {
-            tracing::error!(cluster, "{}", alarm.message(now));
-        } else {
-            tracing::info!(cluster, "at most one node claims to be the primary again");
-        }
-    }
-    for (old, new) in before.nodes.iter().zip(&now.nodes) {
-        if old.eligible != new.eligible {
-            log_eligibility(cluster, new, now.epoch);
-        }
-    }
-}
-
-fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
-    let name = &*node.name;
-    let Err(why) = node.eligible else {
-        tracing::info!(cluster, node = name, lag_bytes = node.lag_bytes, staleness = ?node.staleness, "serves reads");
-        return;
-    };
-    match (why, node.position, epoch) {
-        (Ineligible::OtherHistory, Some(its), Some(ours)) if its.system != ours.system => tracing::error!(
-            cluster,
-            node = name,
-            system = its.system,
-            expected = ours.system,
-            "node belongs to another cluster: its system identifier is not the primary's; correct its address"
-        ),
-        (Ineligible::OtherHistory, Some(its), Some(ours)) if node.role == Some(Role::Primary) => tracing::error!(
-            cluster,
-            node = name,
-            timeline = its.timeline,
-            accepted = ours.timeline,
-            "node can write on a timeline that was left: nothing is sent to it; stop or rebuild it"
-        ),
-        // Said already, with the cause; and at the start nothing is known for a moment.
-        (Ineligible::Unreachable, ..) | (Ineligible::LagUnknown, _, None) => {}
-        (Ineligible::Primary | Ineligible::NotProbed, ..) => {
-            tracing::info!(cluster, node = name, role = node.role.map(Role::as_str), why = why.as_str(), "no reads");
-        }
-        _ => tracing::warn!(
-            cluster,
-            node = name,
-            why = why.as_str(),
-            timeline = node.position.map(|position| position.timeline),
-            lag_bytes = node.lag_bytes,
-            staleness = ?node.staleness,
-            "serves no reads"
-        ),
     }
 }
 

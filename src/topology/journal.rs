@@ -1,0 +1,88 @@
+//! What an operator is told of a cluster: whatever changes, in one line each.
+
+use super::view::{Epoch, Ineligible, NodeView, View};
+use crate::types::{NodeId, Role};
+
+/// Logs what is new in a view.
+pub(super) fn log_changes(cluster: &str, before: &View, now: &View) {
+    let name = |id: Option<NodeId>| id.and_then(|id| now.node(id)).map_or("none", |node| &*node.name);
+    if before.primary != now.primary {
+        let timeline = now.epoch.map(|epoch| epoch.timeline);
+        let fork = now.history.last_fork().map(|fork| fork.at.to_string());
+        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, fork, "primary changed");
+    }
+    if before.alarm != now.alarm {
+        if let Some(alarm) = now.alarm {
+            tracing::error!(cluster, "{}", alarm.message(now));
+        } else {
+            tracing::info!(cluster, "at most one node claims to be the primary again");
+        }
+    }
+    for (old, new) in before.nodes.iter().zip(&now.nodes).filter(|(old, new)| old.fenced != new.fenced) {
+        log_fence(cluster, old, now, name(now.epoch.map(|epoch| epoch.primary)), new.fenced);
+    }
+    for (old, new) in before.nodes.iter().zip(&now.nodes) {
+        if old.eligible != new.eligible {
+            log_eligibility(cluster, new, now.epoch);
+        }
+    }
+}
+
+/// Why in an alarm, that says.
+fn log_fence(cluster: &str, node: &NodeView, now: &View, primary: &str, raised: bool) {
+    let (name, accepted) = (&*node.name, now.epoch.map(|epoch| epoch.timeline));
+    let timeline = now.node(node.id).and_then(|node| node.position).map(|position| position.timeline);
+    if !raised {
+        tracing::info!(cluster, node = name, "node is not fenced any more");
+    } else if now.node(node.id).is_some_and(|node| node.eligible == Err(Ineligible::Fenced)) && now.alarm.is_none() {
+        tracing::error!(
+            cluster,
+            node = name,
+            timeline,
+            accepted,
+            primary,
+            "node is fenced: it can write on a timeline that was left; nothing is sent to it, and its servers are \
+             closed; stop it, or make it follow the primary"
+        );
+    } else {
+        tracing::warn!(
+            cluster,
+            node = name,
+            timeline,
+            accepted,
+            primary,
+            "node is fenced: its servers are closed, and nothing is sent to it until it follows the primary"
+        );
+    }
+}
+
+fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
+    let name = &*node.name;
+    let Err(why) = node.eligible else {
+        tracing::info!(cluster, node = name, lag_bytes = node.lag_bytes, staleness = ?node.staleness, "serves reads");
+        return;
+    };
+    match (why, node.position, epoch) {
+        (Ineligible::OtherHistory, Some(its), Some(ours)) if its.system != ours.system => tracing::error!(
+            cluster,
+            node = name,
+            system = its.system,
+            expected = ours.system,
+            "node belongs to another cluster: its system identifier is not the primary's; correct its address"
+        ),
+        // Said already, with the cause; and at the start nothing is known for a moment.
+        (Ineligible::Unreachable | Ineligible::Fenced, ..) | (Ineligible::LagUnknown, _, None) => {}
+        (Ineligible::Primary | Ineligible::NotProbed, ..) => {
+            tracing::info!(cluster, node = name, role = node.role.map(Role::as_str), why = why.as_str(), "no reads");
+        }
+        _ => tracing::warn!(
+            cluster,
+            node = name,
+            why = why.as_str(),
+            timeline = node.position.map(|position| position.timeline),
+            lag_bytes = node.lag_bytes,
+            staleness = ?node.staleness,
+            "serves no reads"
+        ),
+    }
+}
