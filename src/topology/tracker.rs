@@ -94,12 +94,17 @@ impl Sample {
     }
 }
 
+/// A node that fails within this time after it has returned is likely to fail again.
+const CALM_AFTER: Duration = Duration::from_secs(60);
+/// With each such failure it needs twice as many good probes to return; not more often than so.
+const MAX_RELAPSES: u32 = 4;
+
 /// When a node may serve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_lag: Duration,
     pub(super) max_lag_bytes: u64,
-    /// Good probes in a row before a node that was down serves reads again.
+    /// Good probes in a row before a node that was down serves reads again, if it does not fail again and again.
     pub(super) rise: u32,
     /// A node whose last good probe was sent longer ago than this counts as unreachable.
     pub(super) max_sample_age: Duration,
@@ -124,6 +129,10 @@ struct Node {
     load: Arc<NodeLoad>,
     progress: Arc<Progress>,
     health: Health,
+    /// When it was up again after a failure.
+    returned_at: Option<Instant>,
+    /// Failures in a row, each of them soon after it had returned.
+    relapses: u32,
     /// The last good probe.
     sample: Option<Sample>,
     /// What it has said of the timeline that it writes on.
@@ -175,6 +184,8 @@ impl Tracker {
                 load,
                 progress: Arc::default(),
                 health: Health::NotProbed,
+                returned_at: None,
+                relapses: 0,
                 sample: None,
                 lineage: None,
                 fenced: false,
@@ -194,8 +205,8 @@ impl Tracker {
 
     /// A probe answered.
     pub(super) fn record(&mut self, id: NodeId, mut sample: Sample) {
-        let rise = self.limits.rise;
         let Some(node) = self.nodes.get_mut(id.index()) else { return };
+        let rise = self.limits.rise << node.relapses;
         let good_probes = match node.health {
             Health::Down { since } if sample.sent_at < since => return,
             Health::Down { .. } => 1,
@@ -203,7 +214,11 @@ impl Tracker {
             Health::NotProbed | Health::Up => rise,
         };
         let unbroken = node.health == Health::Up;
+        let was_away = matches!(node.health, Health::Down { .. } | Health::Returning { .. });
         node.health = if good_probes >= rise { Health::Up } else { Health::Returning { good_probes } };
+        if node.health == Health::Up && was_away {
+            node.returned_at = Some(sample.sent_at);
+        }
         // Without a WAL receiver a replica shows the timeline of its last restartpoint, which may lie before the one
         // that it has been seen to follow.
         if let Some(last) = node.sample.filter(|last| unbroken && last.role() == Role::Replica)
@@ -274,6 +289,10 @@ impl Tracker {
     pub(super) fn fail(&mut self, id: NodeId, at: Instant) -> bool {
         let Some(node) = self.nodes.get_mut(id.index()) else { return false };
         let news = !matches!(node.health, Health::Down { .. });
+        if node.health == Health::Up {
+            let soon = node.returned_at.is_some_and(|since| at.saturating_duration_since(since) < CALM_AFTER);
+            node.relapses = if soon { (node.relapses + 1).min(MAX_RELAPSES) } else { 0 };
+        }
         node.health = Health::Down { since: at };
         node.progress.forget(at);
         news

@@ -233,6 +233,52 @@ fn a_failure_counts_at_once_and_reads_return_gradually() {
     );
 }
 
+/// Lets a replica return and fail over and over, and gives how many good probes it needed each time. `pauses` are how
+/// long it stays up before it fails.
+fn probes_needed(pauses: &[u64]) -> Vec<u32> {
+    let start = Instant::now();
+    let mut tracker = tracker(2);
+    let mut now = start;
+    let sample = |now, state| Sample {
+        sent_at: now,
+        connected_at: start,
+        system: SYSTEM,
+        timeline: 1,
+        version: 150_004,
+        state,
+    };
+    let probe = |tracker: &mut Tracker, now: &mut Instant| {
+        *now += Duration::from_millis(10);
+        tracker.record(NodeId(0), sample(*now, State::Primary { insert: Lsn(1), flush: Lsn(1), fork: None }));
+        tracker.record(NodeId(1), sample(*now, State::Replica { replay: Lsn(1), paused: false }));
+        tracker.judge(*now).node(NodeId(1)).unwrap().eligible
+    };
+    probe(&mut tracker, &mut now).unwrap();
+    let mut needed = Vec::new();
+    for pause in pauses {
+        now += Duration::from_secs(*pause);
+        tracker.fail(NodeId(1), now);
+        let mut probes = 1;
+        while probe(&mut tracker, &mut now).is_err() {
+            probes += 1;
+        }
+        needed.push(probes);
+    }
+    needed
+}
+
+#[test]
+fn a_node_that_fails_again_and_again_returns_later_and_later() {
+    for (pauses, expected) in [
+        (vec![1], vec![2]),
+        (vec![1, 1, 1, 1, 1, 1, 1], vec![2, 4, 8, 16, 32, 32, 32]),
+        // It has been well for a minute.
+        (vec![1, 1, 1, 61, 1], vec![2, 4, 8, 2, 4]),
+    ] {
+        assert_eq!(probes_needed(&pauses), expected, "{pauses:?}");
+    }
+}
+
 #[test]
 fn a_node_whose_probes_hang_is_unreachable() {
     check(

@@ -25,6 +25,7 @@ mod hostile;
 mod lag;
 mod lifecycle;
 mod login;
+mod nodes;
 mod outage;
 mod pgbench;
 mod positions;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         positions::TESTS,
         forks::TESTS,
         staleness::TESTS,
+        nodes::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
