@@ -11,9 +11,8 @@ use super::cancel::CancelTarget;
 use super::params::Reported;
 use super::prepared::Prepared;
 use crate::auth::server::{MAX_MESSAGE_BYTES, authenticate, refusal};
-use crate::config::Address;
 use crate::error::{Error, Fault, Result, sqlstate};
-use crate::net::dial::{Attempt, TlsConnector, dial};
+use crate::net::dial::{Attempt, Dialer};
 use crate::net::fence::{Admission, Fence};
 use crate::net::login::LoginIo;
 use crate::net::timers::Timers;
@@ -26,8 +25,7 @@ use crate::wire::startup::{CancelKey, put_startup};
 pub struct Endpoint {
     pub node: NodeId,
     pub name: String,
-    pub address: Address,
-    pub tls: TlsConnector,
+    pub dialer: Arc<Dialer>,
     /// What keeps servers from a node that must get nothing.
     pub fence: Arc<Fence>,
     /// For everything up to ReadyForQuery.
@@ -43,7 +41,7 @@ impl Endpoint {
     /// # Errors
     /// The node is not there. Nothing was sent.
     pub async fn dial(&self) -> Result<LoginIo> {
-        let attempt = self.tls.attempts(&self.address).first().copied().unwrap_or(Attempt::Plain);
+        let attempt = self.dialer.attempts().first().copied().unwrap_or(Attempt::Plain);
         self.dial_by(attempt).await
     }
 
@@ -61,7 +59,7 @@ impl Endpoint {
     }
 
     async fn dial_by(&self, attempt: Attempt) -> Result<LoginIo> {
-        let stream = dial(&self.address, &self.tls, attempt, self.connect_timeout, &self.timers).await?;
+        let stream = self.dialer.dial(attempt, self.connect_timeout).await?;
         Ok(LoginIo::to_node(stream, self.name.clone()))
     }
 }
@@ -111,7 +109,7 @@ async fn connect_by_turns(
     parameters: &[(String, Bytes)],
 ) -> Result<Server> {
     let mut refused = None;
-    for attempt in endpoint.tls.attempts(&endpoint.address) {
+    for attempt in endpoint.dialer.attempts() {
         let mut io = endpoint.dial_by(*attempt).await?;
         match log_in(&mut io, login, parameters).await {
             Ok(greeting) => return greeting.into_server(io, endpoint),

@@ -6,6 +6,7 @@ pub mod dial;
 pub mod fence;
 pub mod listen;
 pub mod login;
+pub mod names;
 pub mod stream;
 pub mod timers;
 pub mod tls;

@@ -69,11 +69,7 @@ impl Lineage {
     pub(super) fn descent_from(&self, timeline: u32, past: impl IntoIterator<Item = Fork>) -> Descent {
         let left_at = |timeline| self.forks.iter().find(|fork| fork.timeline == timeline).map(|fork| fork.at);
         let differs = |fork: Fork| left_at(fork.timeline).is_some_and(|at| at != fork.at);
-        if left_at(timeline).is_none() || past.into_iter().any(differs) {
-            Descent::Foreign
-        } else {
-            Descent::Certain
-        }
+        if left_at(timeline).is_none() || past.into_iter().any(differs) { Descent::Foreign } else { Descent::Certain }
     }
 
     pub(super) fn forks(&self) -> impl Iterator<Item = Fork> + '_ {

@@ -1,13 +1,14 @@
 //! Asks a node for the history of the timeline that it writes on, over a replication connection of its own
 //! ([`TIMELINE_HISTORY`](https://www.postgresql.org/docs/current/protocol-replication.html)).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::Lineage;
 use crate::auth::server::{authenticate, refusal};
-use crate::config::{Address, Cluster, Control, Node};
+use crate::config::{Cluster, Control};
 use crate::error::{Error, Result, sqlstate};
-use crate::net::dial::{Attempt, TlsConnector, dial};
+use crate::net::dial::{Attempt, Dialer};
 use crate::net::login::LoginIo;
 use crate::net::timers::Timers;
 use crate::wire::backend::data_row;
@@ -22,9 +23,8 @@ const MAX_FILE_BYTES: usize = 64 << 10;
 pub(super) struct Genealogist {
     cluster: String,
     node: String,
-    address: Address,
+    dialer: Arc<Dialer>,
     login: Control,
-    tls: TlsConnector,
     timers: Timers,
     patience: Duration,
     /// System identifier and timeline: told, or refused for good.
@@ -34,17 +34,16 @@ pub(super) struct Genealogist {
 impl Genealogist {
     pub(super) fn new(
         cluster: &Cluster,
-        node: &Node,
-        tls: &TlsConnector,
+        node: &str,
+        dialer: &Arc<Dialer>,
         patience: Duration,
         timers: &Timers,
     ) -> Self {
         Self {
             cluster: cluster.name.clone(),
-            node: node.name.clone(),
-            address: node.address.clone(),
+            node: node.to_owned(),
+            dialer: Arc::clone(dialer),
             login: cluster.control.clone(),
-            tls: tls.clone(),
             timers: timers.clone(),
             patience,
             settled: None,
@@ -90,7 +89,7 @@ impl Genealogist {
 
     async fn ask(&self, timeline: u32) -> Result<Lineage> {
         let mut refused = None;
-        for attempt in self.tls.attempts(&self.address) {
+        for attempt in self.dialer.attempts() {
             match self.ask_by(*attempt, timeline).await {
                 Ok(lineage) => return Ok(lineage),
                 Err(error) => {
@@ -102,7 +101,7 @@ impl Genealogist {
     }
 
     async fn ask_by(&self, attempt: Attempt, timeline: u32) -> Result<Lineage> {
-        let stream = dial(&self.address, &self.tls, attempt, self.patience, &self.timers).await?;
+        let stream = self.dialer.dial(attempt, self.patience).await?;
         let mut io = LoginIo::to_node(stream, self.node.clone());
         let mut startup = Vec::new();
         let parameters = [

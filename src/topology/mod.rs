@@ -51,7 +51,7 @@ pub use view::{Alarm, Claimant, Dispute, Epoch, Ineligible, NodeView, View};
 use crate::config;
 use crate::error::{Error, Fault, sqlstate};
 use crate::metrics::{Metrics, NodeStatus, PositionMetrics};
-use crate::net::dial::TlsConnector;
+use crate::net::dial::{Dialer, TlsConnector};
 use crate::net::fence::Fence;
 use crate::net::timers::Timers;
 use crate::types::{Mutant, NodeId, Position, Role};
@@ -64,6 +64,9 @@ use poller::Poller;
 use probe::{Backoff, MAX_BACKOFF, Probed, Prober};
 use question::Line;
 use tracker::{Limits, Tracker};
+
+/// Names are not looked up more often than so for their own sake.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the nodes of one cluster for as long as it lives.
 pub struct Topology {
@@ -81,27 +84,37 @@ impl Topology {
         cluster: &config::Cluster,
         probe: &config::Probe,
         routing: &config::Routing,
+        network: &config::Network,
         metrics: &Arc<Metrics>,
         control_plane: &Handle,
     ) -> Result<Arc<Self>, Error> {
         let timeouts = Timeouts { connect: probe.timeout, statement: probe.timeout };
         let tls = crate::net::tls::client_config(&cluster.server_tls)?.map(MakeRustlsConnect::new);
+        let timers = Timers::of(control_plane);
+        let connector = TlsConnector::new(&cluster.server_tls)?;
+        let dialer = |node: &config::Node| Arc::new(Dialer::new(&node.address, &connector, network, &timers));
+        let dialers: Box<[Arc<Dialer>]> = cluster.nodes.iter().map(dialer).collect();
         // A connection for each purpose, made when it is needed: nobody waits for what somebody else asks.
         let controls = || {
-            let control = |node: &config::Node| {
-                Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone()).map_err(|e| {
+            let control = |(node, dialer): (&config::Node, &Arc<Dialer>)| {
+                let control = Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone());
+                let control = control.map_err(|e| {
                     let message = format!("control connections to node {} cannot be set up", node.name);
                     Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, message).source(e)
-                })
+                })?;
+                Ok(control.following(dialer))
             };
-            cluster.nodes.iter().map(control).collect::<Result<Box<[Control]>, Error>>()
+            cluster.nodes.iter().zip(&dialers).map(control).collect::<Result<Box<[Control]>, Error>>()
         };
-        let state = Arc::new(Shared::new(cluster, probe, routing, metrics, Timers::of(control_plane)));
+        let state = Arc::new(Shared::new(cluster, probe, routing, metrics, timers.clone(), dialers.clone()));
         let mut tasks = JoinSet::new();
-        let connector = TlsConnector::new(&cluster.server_tls)?;
-        for ((id, control), node) in (0_u16..).map(NodeId).zip(controls()?).zip(&cluster.nodes) {
-            let genealogist = Genealogist::new(cluster, node, &connector, probe.timeout, &state.timers);
+        for ((id, control), dialer) in (0_u16..).map(NodeId).zip(controls()?).zip(&dialers) {
+            let node = cluster.nodes.get(id.index()).map_or("?", |node| &node.name);
+            let genealogist = Genealogist::new(cluster, node, dialer, probe.timeout, &timers);
             let prober = Prober::new(control, genealogist);
+            if dialer.name().is_looked_up() {
+                tasks.spawn_on(look_up(Arc::clone(&state), id, network.dns_max_ttl), control_plane);
+            }
             tasks.spawn_on(probe_node(Arc::clone(&state), id, prober, probe.interval), control_plane);
         }
         for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
@@ -125,10 +138,10 @@ impl Topology {
         Follower::new(Arc::clone(&self.state.view))
     }
 
-    /// What every server of the node must pass. It is raised before a view is published in which the node is fenced,
-    /// and lowered before one in which it is not any more. `None`: there is no such node.
-    pub fn fence(&self, id: NodeId) -> Option<Arc<Fence>> {
-        self.state.fences.get(id.index()).cloned()
+    /// By node, the way to it, and the fence that every server of it must pass. That is raised before a view is
+    /// published in which the node is fenced, and lowered before one in which it is not any more.
+    pub fn ways(&self) -> impl Iterator<Item = (Arc<Dialer>, Arc<Fence>)> + '_ {
+        self.state.dialers.iter().cloned().zip(self.state.fences.iter().cloned())
     }
 
     /// Waits until a view satisfies `wanted`, and returns it. Cancel safe.
@@ -228,6 +241,7 @@ struct Shared {
     wake: Box<[Notify]>,
     /// By node.
     fences: Box<[Arc<Fence>]>,
+    dialers: Box<[Arc<Dialer>]>,
     oracle: Oracle,
     /// Sessions wait on runtimes that have none.
     timers: Timers,
@@ -246,6 +260,7 @@ impl Shared {
         routing: &config::Routing,
         metrics: &Arc<Metrics>,
         timers: Timers,
+        dialers: Box<[Arc<Dialer>]>,
     ) -> Self {
         let limits = Limits {
             max_lag: routing.max_lag,
@@ -267,6 +282,7 @@ impl Shared {
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
             fences: cluster.nodes.iter().map(|_| Arc::default()).collect(),
+            dialers,
             oracle: Oracle::default(),
             timers,
             poller: Poller::new(cluster.nodes.len()),
@@ -393,6 +409,21 @@ async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval
             () = tokio::time::sleep_until(next) => {}
             () = wake.notified() => {}
         }
+    }
+}
+
+/// Notices that a node's host name stands for other addresses than before.
+async fn look_up(state: Arc<Shared>, id: NodeId, max_ttl: Duration) {
+    let Some(name) = state.dialers.get(id.index()).map(|dialer| dialer.name()) else { return };
+    let mut moves = name.moves();
+    loop {
+        // Whoever connects meanwhile looks it up, too. If nobody answers, there is no news.
+        let _ = name.addresses().await;
+        if std::mem::replace(&mut moves, name.moves()) != name.moves() {
+            state.fail(id, &ControlError::Answer("its host name has another address"));
+            state.probe_now(id);
+        }
+        tokio::time::sleep(max_ttl.max(LOOK_UP_PAUSE)).await;
     }
 }
 

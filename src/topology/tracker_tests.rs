@@ -239,14 +239,8 @@ fn probes_needed(pauses: &[u64]) -> Vec<u32> {
     let start = Instant::now();
     let mut tracker = tracker(2);
     let mut now = start;
-    let sample = |now, state| Sample {
-        sent_at: now,
-        connected_at: start,
-        system: SYSTEM,
-        timeline: 1,
-        version: 150_004,
-        state,
-    };
+    let sample =
+        |now, state| Sample { sent_at: now, connected_at: start, system: SYSTEM, timeline: 1, version: 150_004, state };
     let probe = |tracker: &mut Tracker, now: &mut Instant| {
         *now += Duration::from_millis(10);
         tracker.record(NodeId(0), sample(*now, State::Primary { insert: Lsn(1), flush: Lsn(1), fork: None }));

@@ -41,6 +41,11 @@ impl View {
         self.nodes.iter().filter(|node| node.eligible.is_ok())
     }
 
+    /// No node answers.
+    pub fn is_dark(&self) -> bool {
+        self.nodes.iter().all(|node| matches!(node.eligible, Err(Ineligible::Unreachable | Ineligible::NotProbed)))
+    }
+
     /// Is there a node for writes, or at least one for reads?
     pub fn serves(&self) -> bool {
         self.primary.is_some() || self.eligible().next().is_some()
