@@ -8,8 +8,8 @@ use crate::topology::NodeView;
 use crate::types::NodeId;
 
 /// A replica that begins to serve has its full share after this long.
-const WARM_AFTER: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(10);
+const WARM_AFTER: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(5);
 const FULL: usize = 1000;
 
 /// One of the candidates; `None` when there is none.

@@ -120,12 +120,12 @@ fn a_replica_that_has_just_come_back_gets_its_share_little_by_little() {
         // Both have served for long, or began together.
         ([None, None], 0, 47..=53),
         ([Some(at(0)), Some(at(0))], 0, 47..=53),
-        ([Some(at(0)), Some(at(30))], 1000, 47..=53),
+        ([Some(at(0)), Some(at(15))], 500, 47..=53),
         ([None, Some(at(0))], 0, 0..=0),
-        ([None, Some(at(0))], 1000, 4..=7),
-        ([None, Some(at(0))], 5000, 22..=28),
-        ([None, Some(at(0))], 10_000, 47..=53),
-        ([Some(at(0)), Some(at(3000))], 6000, 22..=28),
+        ([None, Some(at(0))], 500, 4..=7),
+        ([None, Some(at(0))], 2500, 22..=28),
+        ([None, Some(at(0))], 5000, 47..=53),
+        ([Some(at(0)), Some(at(1500))], 3000, 22..=28),
     ] {
         let hundredths = share(since, at(now));
         assert!(expected.contains(&hundredths), "{hundredths} after {now} ms");

@@ -342,9 +342,11 @@ impl Shared {
         }
     }
 
-    fn fail(&self, id: NodeId, error: &ControlError) {
+    /// Says whether that is news.
+    fn fail(&self, id: NodeId, error: &ControlError) -> bool {
         let mut tracker = self.tracker.lock();
-        if tracker.fail(id, Instant::now().into_std()) {
+        let news = tracker.fail(id, Instant::now().into_std());
+        if news {
             let view = self.view.load();
             let node = view.node(id).map_or("?", |node| &node.name);
             tracing::warn!(cluster = self.cluster, node, %error, "node is unreachable");
@@ -352,6 +354,7 @@ impl Shared {
             tracing::debug!(cluster = self.cluster, node = id.0, %error, "node is still unreachable");
         }
         self.publish(&mut tracker);
+        news
     }
 
     /// Judges and publishes; under the tracker's lock, so that views are published in the order of the news.
@@ -391,16 +394,25 @@ impl fmt::Debug for Topology {
 
 async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval: Duration) {
     let mut backoff = Backoff::new(interval, MAX_BACKOFF);
+    let mut said = String::new();
     loop {
         let started = Instant::now();
         let next = match prober.probe().await {
             Ok(probed) => {
                 backoff.reset();
+                said.clear();
                 state.record(id, probed);
                 started + interval
             }
             Err(error) => {
-                state.fail(id, &error);
+                let why = error.to_string();
+                if !state.fail(id, &error) && said != why {
+                    // A node that was down may be starting, or in recovery for long.
+                    let (cluster, view) = (&state.cluster, state.view.load());
+                    let node = view.node(id).map_or("?", |node| &node.name);
+                    tracing::info!(cluster, node, error = why, "node is still unreachable, for another reason");
+                }
+                said = why;
                 Instant::now() + backoff.pause()
             }
         };

@@ -39,6 +39,7 @@ mod staleness;
 mod state;
 mod target;
 mod traffic;
+mod unwell;
 mod wire_cancel;
 mod wire_encodings;
 mod wire_fuzz;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         forks::TESTS,
         staleness::TESTS,
         nodes::TESTS,
+        unwell::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,
