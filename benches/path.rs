@@ -33,6 +33,7 @@ fn view(replicas: u16) -> View {
         staleness: None,
         covered_at: None,
         serves_since: None,
+        fenced: false,
         eligible: if id == 0 { Err(Ineligible::Primary) } else { Ok(()) },
         version: None,
         replay_paused: false,
@@ -92,12 +93,23 @@ impl Pooled for Idle {
     fn connected_at(&self) -> Instant {
         self.0
     }
+
+    fn is_stray(&self) -> bool {
+        false
+    }
 }
 
 fn lease(criterion: &mut Criterion) {
     let metrics = Metrics::new(2).expect("a registry of its own");
     let minute = Duration::from_secs(60);
-    let limits = Limits { size: 20, min_size: 0, idle_timeout: minute, lifetime: minute, wait_timeout: minute };
+    let limits = Limits {
+        size: 20,
+        min_size: 0,
+        idle_timeout: minute,
+        lifetime: minute,
+        wait_timeout: minute,
+        login_retry: minute,
+    };
     let pool = Pool::new("bench".to_owned(), 2, limits, metrics.pool("main", "n0", "app", "app"));
     let (now, worker) = (Instant::now(), WorkerId(0));
     if let Attempt::Connect(place) = pool.attempt(worker) {

@@ -75,7 +75,8 @@ fn check_user(config: &Config, user: Option<&str>) -> Result<()> {
 
 async fn explain(config: &Config, cluster: &Cluster, client: Client<'_>, sql: &str) -> Result<Vec<Property>> {
     let handle = Handle::current();
-    let topology = Topology::start(cluster, &config.probe, &config.routing, &Metrics::new(2)?, &handle)?;
+    let topology =
+        Topology::start(cluster, &config.probe, &config.routing, &config.network, &Metrics::new(2)?, &handle)?;
     let store = FactsStore::new(cluster, &config.routing, &topology, &Arc::default(), &handle);
     let database = client.database.unwrap_or(&cluster.control.database);
     let facts = store.facts(database);

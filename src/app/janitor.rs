@@ -18,6 +18,7 @@ pub fn sweep(worker: &Rc<Worker>) {
                 });
             }
             if worker.id == WorkerId(0) {
+                pool.resume(worker.id, worker.now());
                 fill(worker, &set, node);
             }
         }

@@ -29,7 +29,6 @@ use crate::backend::prepared::Statements;
 use crate::config::{ClientTls, Config, Listener};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
-use crate::net::dial::TlsConnector;
 use crate::net::listen::{self, Local};
 use crate::net::timers::Timers;
 use crate::net::tls::Acceptor;
@@ -148,9 +147,10 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
     let timers = Timers::of(control_plane);
     let versions = Arc::new(AtomicU64::new(0));
     let clusters = config.clusters.iter().enumerate().map(|(index, cluster)| {
-        let topology = Topology::start(cluster, &config.probe, &config.routing, &metrics, control_plane)?;
+        let topology =
+            Topology::start(cluster, &config.probe, &config.routing, &config.network, &metrics, control_plane)?;
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
-        let endpoints = endpoints(cluster, &config, &timers)?;
+        let endpoints = endpoints(cluster, &config, &topology, &timers);
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
         Ok(Arc::new(Cluster::new(index, cluster.clone(), &config.routing, topology, pools, facts)))
     });
@@ -168,20 +168,25 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
     }))
 }
 
-fn endpoints(cluster: &crate::config::Cluster, config: &Config, timers: &Timers) -> Result<Arc<[Arc<Endpoint>]>> {
-    let tls = TlsConnector::new(&cluster.server_tls)?;
-    let endpoint = |(id, node): (u16, &crate::config::Node)| {
+fn endpoints(
+    cluster: &crate::config::Cluster,
+    config: &Config,
+    topology: &Topology,
+    timers: &Timers,
+) -> Arc<[Arc<Endpoint>]> {
+    let ways = (0..).map(NodeId).zip(topology.ways());
+    let endpoints = cluster.nodes.iter().zip(ways).map(|(node, (id, (dialer, fence)))| {
         Arc::new(Endpoint {
-            node: NodeId(id),
+            node: id,
             name: node.name.clone(),
-            address: node.address.clone(),
-            tls: tls.clone(),
+            dialer,
+            fence,
             connect_timeout: config.pool.connect_timeout,
             timers: timers.clone(),
             max_prepared_statements: config.pool.max_prepared_statements,
         })
-    };
-    Ok((0..).zip(&cluster.nodes).map(endpoint).collect())
+    });
+    endpoints.collect()
 }
 
 type Workers = (Vec<oneshot::Receiver<()>>, Vec<mpsc::UnboundedSender<Newcomer>>);
@@ -216,7 +221,7 @@ async fn open_doors(
     let mut sockets = Vec::new();
     for listener in &shared.config.listeners {
         let door = Arc::new(door(listener)?);
-        let bound = listen::bind(&listener.address).await;
+        let bound = listen::bind(&listener.address, &shared.config.network).await;
         for socket in bound.map_err(|error| error.at(&listener.origin))? {
             sockets.push((socket, Arc::clone(&door)));
         }

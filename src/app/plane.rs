@@ -101,7 +101,7 @@ pub fn run_worker(
 async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcomer>, phases: watch::Receiver<Phase>) {
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
     for cluster in &worker.shared.clusters {
-        tokio::task::spawn_local(follow_view(Rc::clone(&worker), Arc::clone(cluster)));
+        tokio::task::spawn_local(follow_views(Rc::clone(&worker), Arc::clone(cluster)));
     }
     let serve = async {
         while let Some(Newcomer { stream, door, count }) = newcomers.recv().await {
@@ -133,8 +133,8 @@ async fn serve(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: Clien
 }
 
 /// Sessions that wait for a node which is unreachable from now on must look for another, and those that wait for a node
-/// to be there may go on.
-async fn follow_view(worker: Rc<Worker>, cluster: Arc<Cluster>) {
+/// to be there may go on; and pools keep no server of a node that is fenced.
+async fn follow_views(worker: Rc<Worker>, cluster: Arc<Cluster>) {
     let mut changes = cluster.topology.changed();
     let mut before = Arc::clone(&cluster.topology.view());
     while changes.changed().await.is_ok() {
@@ -142,6 +142,10 @@ async fn follow_view(worker: Rc<Worker>, cluster: Arc<Cluster>) {
         let replaced = view.primary.is_some() && view.primary != before.primary;
         if replaced || view.nodes.iter().any(|node| node.is_unreachable() && !before.is_unreachable(node.id)) {
             worker.rouse();
+        }
+        if worker.id == WorkerId(0) {
+            let fenced = view.nodes.iter().filter(|node| node.fenced && !before.is_fenced(node.id));
+            fenced.for_each(|node| cluster.pools.close_node(node.id));
         }
         worker.hold(&cluster).changed(&view);
         before = view;

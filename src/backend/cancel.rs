@@ -24,6 +24,10 @@ impl CancelTarget {
         Self { endpoint, key }
     }
 
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// Those of its node.
     pub fn timers(&self) -> &Timers {
         &self.endpoint.timers

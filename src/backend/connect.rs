@@ -11,9 +11,9 @@ use super::cancel::CancelTarget;
 use super::params::Reported;
 use super::prepared::Prepared;
 use crate::auth::server::{MAX_MESSAGE_BYTES, authenticate, refusal};
-use crate::config::Address;
-use crate::error::{Error, Result};
-use crate::net::dial::{Attempt, TlsConnector, dial};
+use crate::error::{Error, Fault, Result, sqlstate};
+use crate::net::dial::{Attempt, Dialer};
+use crate::net::fence::{Admission, Fence};
 use crate::net::login::LoginIo;
 use crate::net::timers::Timers;
 use crate::types::{NodeId, Secret};
@@ -25,8 +25,9 @@ use crate::wire::startup::{CancelKey, put_startup};
 pub struct Endpoint {
     pub node: NodeId,
     pub name: String,
-    pub address: Address,
-    pub tls: TlsConnector,
+    pub dialer: Arc<Dialer>,
+    /// What keeps servers from a node that must get nothing.
+    pub fence: Arc<Fence>,
     /// For everything up to ReadyForQuery.
     pub connect_timeout: Duration,
     pub timers: Timers,
@@ -40,12 +41,25 @@ impl Endpoint {
     /// # Errors
     /// The node is not there. Nothing was sent.
     pub async fn dial(&self) -> Result<LoginIo> {
-        let attempt = self.tls.attempts(&self.address).first().copied().unwrap_or(Attempt::Plain);
+        let attempt = self.dialer.attempts().first().copied().unwrap_or(Attempt::Plain);
         self.dial_by(attempt).await
     }
 
+    fn admit(&self, io: &LoginIo) -> Result<Admission> {
+        let admitted = self.fence.admit(io.stream());
+        let no_descriptor =
+            |error| Error::node(format!("no descriptor is left for a server of node {:?}", self.name)).source(error);
+        admitted.map_err(no_descriptor)?.ok_or_else(|| self.fenced())
+    }
+
+    fn fenced(&self) -> Error {
+        let message = format!("node {:?} is fenced: it is not the accepted primary, and does not follow it", self.name);
+        Error::new(Fault::Node, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Stop the node, or make it follow the primary; Causeway's log says why it is fenced.")
+    }
+
     async fn dial_by(&self, attempt: Attempt) -> Result<LoginIo> {
-        let stream = dial(&self.address, &self.tls, attempt, self.connect_timeout, &self.timers).await?;
+        let stream = self.dialer.dial(attempt, self.connect_timeout).await?;
         Ok(LoginIo::to_node(stream, self.name.clone()))
     }
 }
@@ -75,6 +89,9 @@ pub async fn connect_with(
     login: &ServerLogin,
     parameters: &[(String, Bytes)],
 ) -> Result<Server> {
+    if endpoint.fence.is_raised() {
+        return Err(endpoint.fenced().retry_elsewhere());
+    }
     let connecting = connect_by_turns(endpoint, login, parameters);
     let connecting = endpoint.timers.timeout(endpoint.connect_timeout, connecting);
     let connected = connecting.await.unwrap_or_else(|_| {
@@ -92,10 +109,10 @@ async fn connect_by_turns(
     parameters: &[(String, Bytes)],
 ) -> Result<Server> {
     let mut refused = None;
-    for attempt in endpoint.tls.attempts(&endpoint.address) {
+    for attempt in endpoint.dialer.attempts() {
         let mut io = endpoint.dial_by(*attempt).await?;
         match log_in(&mut io, login, parameters).await {
-            Ok(greeting) => return Ok(greeting.into_server(io, endpoint)),
+            Ok(greeting) => return greeting.into_server(io, endpoint),
             Err(error) => {
                 refused.get_or_insert(error);
             }
@@ -144,10 +161,12 @@ async fn log_in(io: &mut LoginIo, login: &ServerLogin, parameters: &[(String, By
 }
 
 impl Greeting {
-    fn into_server(self, io: LoginIo, endpoint: &Arc<Endpoint>) -> Server {
+    fn into_server(self, io: LoginIo, endpoint: &Arc<Endpoint>) -> Result<Server> {
+        let admission = endpoint.admit(&io)?;
         let (stream, input) = io.into_parts();
-        Server {
+        Ok(Server {
             stream,
+            _admission: admission,
             input,
             node: endpoint.node,
             status: self.status,
@@ -158,6 +177,6 @@ impl Greeting {
             applied: Arc::default(),
             cancel: Arc::new(CancelTarget::new(Arc::clone(endpoint), self.key)),
             connected_at: Instant::now(),
-        }
+        })
     }
 }

@@ -16,6 +16,7 @@ use self::cancel::CancelTarget;
 use self::params::{Params, Reported};
 use self::prepared::Prepared;
 use crate::error::{Error, Fault, Result};
+use crate::net::fence::Admission;
 use crate::net::stream::Stream;
 use crate::types::NodeId;
 use crate::wire::backend::{TransactionStatus, error_fields, parameter_status, ready_status};
@@ -26,6 +27,7 @@ use crate::wire::frontend::{TERMINATE, put_query};
 #[derive(Debug)]
 pub struct Server {
     pub stream: Stream,
+    _admission: Admission,
     /// Bytes that have come and are not consumed; empty while it is idle.
     pub input: BytesMut,
     pub node: NodeId,

@@ -43,6 +43,7 @@ pub struct Config {
     pub pool: Pool,
     pub routing: Routing,
     pub probe: Probe,
+    pub network: Network,
     pub limits: Limits,
     pub metrics: Option<Metrics>,
     pub log: Log,
@@ -198,6 +199,8 @@ pub struct Pool {
     pub lifetime: Duration,
     pub query_wait_timeout: Duration,
     pub connect_timeout: Duration,
+    /// How long nobody connects after a node has refused a login.
+    pub login_retry: Duration,
     /// Prepared statements kept on one server.
     pub max_prepared_statements: usize,
 }
@@ -244,10 +247,34 @@ pub struct Probe {
     pub rise: u32,
 }
 
+/// How connections are kept, and names looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// `None`: silence is never taken for a loss.
+    pub keepalive: Option<Keepalive>,
+    /// How long what was sent to a node may go unacknowledged. Zero: as long as the kernel has patience.
+    pub user_timeout: Duration,
+    /// How long the addresses of a host name serve.
+    pub dns_max_ttl: Duration,
+}
+
+/// How a peer that is silent is asked whether it is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// After so long a silence.
+    pub idle: Duration,
+    /// Between two questions.
+    pub interval: Duration,
+    /// So many in vain, and the connection is lost.
+    pub probes: u32,
+}
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub max_client_conn: usize,
     pub client_login_timeout: Duration,
+    /// Clients may log in while no node can be reached, if what the nodes would say to them is known.
+    pub login_during_outage: bool,
     /// Zero: no limit.
     pub client_idle_timeout: Duration,
     /// The largest single message from a client.

@@ -46,6 +46,7 @@ pub struct File {
     pub pool: Pool,
     pub routing: Routing,
     pub probe: Probe,
+    pub network: Network,
     pub limits: Limits,
     pub metrics: Metrics,
     pub log: Log,
@@ -66,6 +67,7 @@ impl Default for File {
             pool: Pool::default(),
             routing: Routing::default(),
             probe: Probe::default(),
+            network: Network::default(),
             limits: Limits::default(),
             metrics: Metrics::default(),
             log: Log::default(),
@@ -193,6 +195,7 @@ pub struct Pool {
     pub server_lifetime: Spanned<Time>,
     pub query_wait_timeout: Spanned<Time>,
     pub server_connect_timeout: Spanned<Time>,
+    pub server_login_retry: Spanned<Time>,
     pub max_prepared_statements: Spanned<u64>,
 }
 
@@ -206,6 +209,7 @@ impl Default for Pool {
             server_lifetime: seconds(HOUR),
             query_wait_timeout: seconds(2 * MINUTE),
             server_connect_timeout: seconds(15),
+            server_login_retry: seconds(1),
             max_prepared_statements: unset(200),
         }
     }
@@ -267,9 +271,34 @@ impl Default for Probe {
 
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Network {
+    pub tcp_keepalive: Spanned<bool>,
+    pub tcp_keepidle: Spanned<Time>,
+    pub tcp_keepintvl: Spanned<Time>,
+    pub tcp_keepcnt: Spanned<u64>,
+    pub tcp_user_timeout: Spanned<Time>,
+    pub dns_max_ttl: Spanned<Time>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            tcp_keepalive: unset(true),
+            tcp_keepidle: seconds(30),
+            tcp_keepintvl: seconds(5),
+            tcp_keepcnt: unset(3),
+            tcp_user_timeout: seconds(30),
+            dns_max_ttl: seconds(15),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Limits {
     pub max_client_conn: Spanned<u64>,
     pub client_login_timeout: Spanned<Time>,
+    pub login_during_outage: Spanned<bool>,
     pub client_idle_timeout: Spanned<Time>,
     pub max_message_size: Spanned<Size>,
     pub max_batch_size: Spanned<Size>,
@@ -282,6 +311,7 @@ impl Default for Limits {
         Self {
             max_client_conn: unset(10_000),
             client_login_timeout: seconds(MINUTE),
+            login_during_outage: unset(true),
             client_idle_timeout: seconds(0),
             max_message_size: unset(Size(ByteSize::gib(1))),
             max_batch_size: unset(Size(ByteSize::mib(16))),

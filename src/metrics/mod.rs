@@ -123,7 +123,7 @@ impl Metrics {
             pins: make.counters("causeway_pins_total", "Pins of a session to its server, by reason.", &["reason"])?,
             split_brain: make.gauges(
                 "causeway_split_brain",
-                "1 while two nodes claim to be the primary of one timeline: writes go nowhere.",
+                "1 while two nodes claim to be the primary by histories that cannot both be true: writes go nowhere.",
                 &["cluster"],
             )?,
             paused: make.gauges(
@@ -290,6 +290,7 @@ mod tests {
             up: true,
             role: Some(Role::Replica),
             eligible: true,
+            fenced: false,
             lag_bytes: Some(8192),
             lag_seconds: Some(0.25),
         });
@@ -308,6 +309,7 @@ mod tests {
                 r#"causeway_node_role{cluster="main",node="a",role="primary"} 0"#,
                 r#"causeway_node_role{cluster="main",node="a",role="replica"} 1"#,
                 r#"causeway_node_eligible{cluster="main",node="a"} 1"#,
+                r#"causeway_node_fenced{cluster="main",node="a"} 0"#,
                 r#"causeway_node_lag_bytes{cluster="main",node="a"} 8192"#,
                 r#"causeway_node_lag_seconds{cluster="main",node="a"} 0.25"#,
                 r#"causeway_routed_total{cluster="main",node="a",reason="read"} 2"#,

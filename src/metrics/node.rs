@@ -16,6 +16,7 @@ pub(super) struct NodeFamilies {
     up: IntGaugeVec,
     role: IntGaugeVec,
     eligible: IntGaugeVec,
+    fenced: IntGaugeVec,
     lag_bytes: GaugeVec,
     lag_seconds: GaugeVec,
     in_flight: Pulled,
@@ -54,6 +55,11 @@ impl NodeFamilies {
                 &["cluster", "node", "role"],
             )?,
             eligible: maker.gauges("causeway_node_eligible", "1 while the node may serve reads as a replica.", NODE)?,
+            fenced: maker.gauges(
+                "causeway_node_fenced",
+                "1 while the node can write, or could, and is not the accepted primary: nothing is sent to it.",
+                NODE,
+            )?,
             lag_bytes: maker.float_gauges(
                 "causeway_node_lag_bytes",
                 "Bytes of WAL that the primary has flushed and the node has not replayed; NaN while unknown.",
@@ -124,6 +130,7 @@ impl NodeFamilies {
             primary: role(Role::Primary),
             replica: role(Role::Replica),
             eligible: self.eligible.with_label_values(labels),
+            fenced: self.fenced.with_label_values(labels),
             lag_bytes: self.lag_bytes.with_label_values(labels),
             lag_seconds: self.lag_seconds.with_label_values(labels),
             lanes,
@@ -141,6 +148,7 @@ pub struct NodeStatus {
     pub up: bool,
     pub role: Option<Role>,
     pub eligible: bool,
+    pub fenced: bool,
     pub lag_bytes: Option<u64>,
     pub lag_seconds: Option<f64>,
 }
@@ -153,6 +161,7 @@ pub struct NodeMetrics {
     primary: IntGauge,
     replica: IntGauge,
     eligible: IntGauge,
+    fenced: IntGauge,
     lag_bytes: Gauge,
     lag_seconds: Gauge,
     routed: Pulled,
@@ -178,6 +187,7 @@ impl NodeMetrics {
         self.primary.set((status.role == Some(Role::Primary)).into());
         self.replica.set((status.role == Some(Role::Replica)).into());
         self.eligible.set(status.eligible.into());
+        self.fenced.set(status.fenced.into());
         self.lag_bytes.set(lag_bytes);
         self.lag_seconds.set(status.lag_seconds.unwrap_or(f64::NAN));
     }

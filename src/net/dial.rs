@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls_pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use super::stream::{Peer, PeerInfo, Stream};
+use super::names::Name;
+use super::stream::{PeerInfo, Stream};
 use super::timers::Timers;
 use super::{describe, socket_path, tls};
-use crate::config::{Address, ServerTls, SslMode};
+use crate::config::{Address, Network, ServerTls, SslMode};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::wire::startup::SSL_REQUEST;
 
@@ -60,53 +61,76 @@ impl TlsConnector {
     }
 }
 
-/// Connects to a node, up to the point where the start-up message goes out. All of it takes at most `timeout`; the
-/// addresses of a host name are tried one after the other, each with its share of what is left.
-///
-/// # Errors
-/// Name the address. Nothing was sent that matters: another node will do.
-pub async fn dial(
-    address: &Address,
-    tls: &TlsConnector,
-    attempt: Attempt,
-    timeout: Duration,
-    timers: &Timers,
-) -> Result<Stream> {
-    let deadline = Instant::now() + timeout;
-    let by = By { deadline, timers };
-    let (stream, connector) = match (address, attempt, &tls.connector) {
-        (Address::Unix { directory, port }, ..) => {
-            let connecting = UnixStream::connect(socket_path(directory, *port));
-            let socket = by.limit(connecting).await.map_err(|error| cannot_connect(address, &error))?;
-            return Ok(Stream::unix(socket));
-        }
-        (Address::Tcp { host, port }, attempt, connector) => {
-            let socket = connect(host, *port, by).await.map_err(|error| cannot_connect(address, &error))?;
-            match connector {
-                Some(connector) if attempt != Attempt::Plain => (socket, connector),
-                _ => return Ok(socket),
-            }
-        }
-    };
-    match timers.timeout_at(deadline, negotiate(stream, address, connector, attempt)).await {
-        Ok(result) => result,
-        Err(_) => Err(cannot_connect(address, &io::ErrorKind::TimedOut.into())),
-    }
+/// Connects to one node.
+#[derive(Debug)]
+pub struct Dialer {
+    address: Address,
+    name: Name,
+    tls: TlsConnector,
+    network: Network,
+    timers: Timers,
 }
 
-async fn connect(host: &str, port: u16, by: By<'_>) -> io::Result<Stream> {
-    let addresses: Vec<_> = by.limit(lookup_host((host, port))).await?.collect();
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    for (index, address) in addresses.iter().enumerate() {
-        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        let now = Instant::now();
-        let share = By { deadline: now + by.deadline.saturating_duration_since(now) / left, ..by };
-        match share.limit(TcpStream::connect(address)).await.and_then(|socket| Stream::tcp(socket, Peer::Node)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
+impl Dialer {
+    pub fn new(address: &Address, tls: &TlsConnector, network: &Network, timers: &Timers) -> Self {
+        let name = Name::of(address, network.dns_max_ttl);
+        Self { address: address.clone(), name, tls: tls.clone(), network: *network, timers: timers.clone() }
+    }
+
+    /// What the node's host name stands for.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// As [`TlsConnector::attempts`]; there is at least one.
+    pub fn attempts(&self) -> &'static [Attempt] {
+        self.tls.attempts(&self.address)
+    }
+
+    /// Connects up to the point where the start-up message goes out. All of it takes at most `timeout`; the addresses
+    /// of a host name are tried one after the other, each with its share of what is left.
+    ///
+    /// # Errors
+    /// Name the address. Nothing was sent that matters: another node will do.
+    pub async fn dial(&self, attempt: Attempt, timeout: Duration) -> Result<Stream> {
+        let address = &self.address;
+        let by = By { deadline: Instant::now() + timeout, timers: &self.timers };
+        let (stream, connector) = match (address, attempt, &self.tls.connector) {
+            (Address::Unix { directory, port }, ..) => {
+                let connecting = UnixStream::connect(socket_path(directory, *port));
+                let socket = by.limit(connecting).await.map_err(|error| cannot_connect(address, &error))?;
+                return Ok(Stream::unix(socket));
+            }
+            (Address::Tcp { port, .. }, attempt, connector) => {
+                let socket = self.connect(*port, by).await.map_err(|error| cannot_connect(address, &error))?;
+                match connector {
+                    Some(connector) if attempt != Attempt::Plain => (socket, connector),
+                    _ => return Ok(socket),
+                }
+            }
+        };
+        match self.timers.timeout_at(by.deadline, negotiate(stream, address, connector, attempt)).await {
+            Ok(result) => result,
+            Err(_) => Err(cannot_connect(address, &io::ErrorKind::TimedOut.into())),
         }
     }
-    Err(failure)
+
+    async fn connect(&self, port: u16, by: By<'_>) -> io::Result<Stream> {
+        let addresses = by.limit(self.name.addresses()).await?;
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+        for (index, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+            let now = Instant::now();
+            let share = By { deadline: now + by.deadline.saturating_duration_since(now) / left, ..by };
+            let connecting = share.limit(TcpStream::connect((*address, port))).await;
+            match connecting.and_then(|socket| Stream::tcp(socket, &self.network)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            }
+        }
+        self.name.doubt();
+        Err(failure)
+    }
 }
 
 /// By when something must be done.

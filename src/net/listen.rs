@@ -11,9 +11,9 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::stream::{Peer, PeerInfo, Stream};
+use super::stream::{PeerInfo, Stream};
 use super::{describe, socket_path};
-use crate::config::Address;
+use crate::config::{Address, Network};
 use crate::error::{Error, Fault, Result, sqlstate};
 
 /// The kernel cuts it to `net.core.somaxconn`.
@@ -26,6 +26,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub struct Listener {
     socket: ListenSocket,
     local: Local,
+    /// Of the clients that it accepts.
+    network: Network,
 }
 
 #[derive(Debug)]
@@ -55,13 +57,17 @@ impl fmt::Display for Local {
 ///
 /// # Errors
 /// Names the address, and says what to do where it is taken.
-pub async fn bind(address: &Address) -> Result<Vec<Listener>> {
+pub async fn bind(address: &Address, network: &Network) -> Result<Vec<Listener>> {
+    // A client that reads slowly owes acknowledgements for long, and is there all the same.
+    let network = Network { user_timeout: Duration::ZERO, ..*network };
     let failed = |error: io::Error| cannot_listen(address, &error);
     match address {
-        Address::Unix { directory, port } => Ok(vec![Listener::unix(socket_path(directory, *port)).map_err(failed)?]),
+        Address::Unix { directory, port } => {
+            Ok(vec![Listener::unix(socket_path(directory, *port), network).map_err(failed)?])
+        }
         Address::Tcp { host, port } if host == "*" => {
-            let v4 = Listener::tcp((Ipv4Addr::UNSPECIFIED, *port).into()).map_err(failed)?;
-            match Listener::tcp((Ipv6Addr::UNSPECIFIED, *port).into()) {
+            let v4 = Listener::tcp((Ipv4Addr::UNSPECIFIED, *port).into(), network).map_err(failed)?;
+            match Listener::tcp((Ipv6Addr::UNSPECIFIED, *port).into(), network) {
                 Ok(v6) => Ok(vec![v4, v6]),
                 Err(error) if no_ipv6(&error) => Ok(vec![v4]),
                 Err(error) => Err(failed(error)),
@@ -69,7 +75,7 @@ pub async fn bind(address: &Address) -> Result<Vec<Listener>> {
         }
         Address::Tcp { host, port } => {
             let resolved = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(failed)?;
-            resolved.map(|address| Listener::tcp(address).map_err(failed)).collect()
+            resolved.map(|address| Listener::tcp(address, network).map_err(failed)).collect()
         }
     }
 }
@@ -95,7 +101,7 @@ fn cannot_listen(address: &Address, error: &io::Error) -> Error {
 }
 
 impl Listener {
-    fn tcp(address: SocketAddr) -> io::Result<Self> {
+    fn tcp(address: SocketAddr, network: Network) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
@@ -106,10 +112,10 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket.into())?;
         let local = Local::Tcp(listener.local_addr()?);
-        Ok(Self { socket: ListenSocket::Tcp(listener), local })
+        Ok(Self { socket: ListenSocket::Tcp(listener), local, network })
     }
 
-    fn unix(path: PathBuf) -> io::Result<Self> {
+    fn unix(path: PathBuf, network: Network) -> io::Result<Self> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         remove_stale(&path)?;
         socket.bind(&SockAddr::unix(&path)?)?;
@@ -117,7 +123,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let listener = UnixListener::from_std(socket.into())?;
-        Ok(Self { socket: ListenSocket::Unix(listener), local: Local::Unix(path) })
+        Ok(Self { socket: ListenSocket::Unix(listener), local: Local::Unix(path), network })
     }
 
     /// Where it is bound; the port is the real one when the configured one was 0.
@@ -149,7 +155,7 @@ impl Listener {
 
     async fn accept_one(&self) -> io::Result<Stream> {
         match &self.socket {
-            ListenSocket::Tcp(listener) => Stream::tcp(listener.accept().await?.0, Peer::Client),
+            ListenSocket::Tcp(listener) => Stream::tcp(listener.accept().await?.0, &self.network),
             ListenSocket::Unix(listener) => Ok(Stream::unix(listener.accept().await?.0)),
         }
     }

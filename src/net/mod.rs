@@ -3,8 +3,10 @@
 use crate::config::Address;
 
 pub mod dial;
+pub mod fence;
 pub mod listen;
 pub mod login;
+pub mod names;
 pub mod stream;
 pub mod timers;
 pub mod tls;

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
@@ -18,13 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 use super::tls;
-
-/// A node that vanishes without a FIN is noticed after about `KEEPALIVE_IDLE` plus three intervals when idle,
-/// and after `NODE_ACK_TIMEOUT` when it owes us an acknowledgement.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
-const NODE_ACK_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::config::{Keepalive, Network};
 
 /// Who is at the other end, for logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,13 +55,6 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Which end opened the connection; it decides how a silent peer is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    Client,
-    Node,
-}
-
 /// A stream on its way to another worker. See [`Stream::detach`].
 #[derive(Debug)]
 pub struct Detached {
@@ -86,20 +72,15 @@ enum DetachedIo {
 
 impl Stream {
     /// Wraps a connected socket and sets its options.
-    pub fn tcp(socket: TcpStream, peer: Peer) -> io::Result<Self> {
+    pub fn tcp(socket: TcpStream, network: &Network) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         let options = SockRef::from(&socket);
-        match peer {
-            Peer::Client => options.set_keepalive(true)?,
-            Peer::Node => {
-                options.set_tcp_keepalive(
-                    &TcpKeepalive::new()
-                        .with_time(KEEPALIVE_IDLE)
-                        .with_interval(KEEPALIVE_INTERVAL)
-                        .with_retries(KEEPALIVE_PROBES),
-                )?;
-                options.set_tcp_user_timeout(Some(NODE_ACK_TIMEOUT))?;
-            }
+        if let Some(Keepalive { idle, interval, probes }) = network.keepalive {
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
+            options.set_tcp_keepalive(&keepalive)?;
+        }
+        if !network.user_timeout.is_zero() {
+            options.set_tcp_user_timeout(Some(network.user_timeout))?;
         }
         let peer = PeerInfo::Tcp(socket.peer_addr()?);
         Ok(Self { io: Io::Tcp(socket), peer, certificate_pem: None })
@@ -195,6 +176,15 @@ impl Stream {
             Io::Tls(socket) => DetachedIo::Tls(socket),
         };
         Ok(Detached { io, peer: self.peer, certificate_pem: self.certificate_pem })
+    }
+
+    /// Another descriptor of the same connection.
+    pub(super) fn duplicate(&self) -> io::Result<socket2::Socket> {
+        match &self.io {
+            Io::Tcp(socket) => SockRef::from(socket).try_clone(),
+            Io::Unix(socket) => SockRef::from(socket).try_clone(),
+            Io::Tls(socket) => SockRef::from(socket.get_ref().0).try_clone(),
+        }
     }
 
     pub fn is_tls(&self) -> bool {

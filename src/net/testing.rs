@@ -10,12 +10,12 @@ use rcgen::{
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixStream};
 
-use super::dial::{Attempt, TlsConnector};
+use super::dial::{Attempt, Dialer, TlsConnector};
 use super::login::LoginIo;
-use super::stream::{Peer, Stream};
+use super::stream::Stream;
 use super::timers::Timers;
 use super::tls::{Acceptor, Opening};
-use crate::config::{Address, ServerTls, SslMode};
+use crate::config::{Address, Keepalive, Network, ServerTls, SslMode};
 use crate::wire::startup::SSL_REQUEST;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
@@ -83,6 +83,11 @@ pub(crate) fn connector(mode: SslMode, root: Option<&Path>) -> TlsConnector {
     TlsConnector::new(&ServerTls { mode, root_cert_file: root.map(Path::to_path_buf) }).unwrap()
 }
 
+pub(crate) fn network() -> Network {
+    let keepalive = Keepalive { idle: TIMEOUT, interval: TIMEOUT, probes: 3 };
+    Network { keepalive: Some(keepalive), user_timeout: TIMEOUT, dns_max_ttl: TIMEOUT }
+}
+
 /// Two ends of a Unix socket.
 pub(crate) fn unix_pair() -> (Stream, Stream) {
     let (a, b) = UnixStream::pair().unwrap();
@@ -95,7 +100,7 @@ pub(crate) async fn tcp_pair() -> (Stream, Stream) {
     let address = Address::Tcp { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
     let plain = connector(SslMode::Disable, None);
     let (accepted, dialled) = tokio::join!(listener.accept(), dial(&address, &plain, Attempt::Plain, TIMEOUT));
-    (Stream::tcp(accepted.unwrap().0, Peer::Client).unwrap(), dialled.unwrap())
+    (Stream::tcp(accepted.unwrap().0, &network()).unwrap(), dialled.unwrap())
 }
 
 /// The accepted and the dialled end of a TLS connection.
@@ -105,7 +110,7 @@ pub(crate) async fn tls_pair(certificates: &Certificates) -> (Stream, Stream) {
     let connector = connector(SslMode::VerifyFull, Some(&certificates.root()));
     let accept = async {
         let socket = listener.accept().await.unwrap().0;
-        let mut io = LoginIo::new(Stream::tcp(socket, Peer::Client).unwrap());
+        let mut io = LoginIo::new(Stream::tcp(socket, &network()).unwrap());
         assert!(!io.opens_with_tls().await.unwrap());
         assert_eq!(io.read_startup().await.unwrap().unwrap(), SSL_REQUEST[4..]);
         io.accept_tls(&certificates.acceptor(), Opening::Request).await.unwrap().into_parts().0
@@ -121,5 +126,5 @@ pub(super) async fn dial(
     attempt: Attempt,
     timeout: Duration,
 ) -> crate::error::Result<Stream> {
-    super::dial::dial(address, tls, attempt, timeout, &Timers::current()).await
+    Dialer::new(address, tls, &network(), &Timers::current()).dial(attempt, timeout).await
 }

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::dial::Attempt;
 use super::listen::{Local, bind};
 use super::login::LoginIo;
-use super::stream::{Peer, Stream};
-use super::testing::{Certificates, TIMEOUT, connector, dial, tcp_pair, tls_pair, unix_pair};
+use super::stream::Stream;
+use super::testing::{Certificates, TIMEOUT, connector, dial, network, tcp_pair, tls_pair, unix_pair};
 use super::tls::{Acceptor, Opening, client_config};
 use crate::config::{Address, ServerTls, SslMode};
 use crate::error::{Result, Retry};
@@ -157,7 +157,7 @@ async fn tcp_listeners_serve_the_families_they_stand_for() {
         [("127.0.0.1", vec!["127.0.0.1"]), ("::1", vec!["::1"]), ("*", vec!["127.0.0.1", "::1"])]
     {
         let free = TcpListener::bind("[::]:0").await.unwrap().local_addr().unwrap().port();
-        let listeners = bind(&tcp(host, free)).await.unwrap();
+        let listeners = bind(&tcp(host, free), &network()).await.unwrap();
         assert_eq!(listeners.len(), reached_from.len(), "{host}");
         for (listener, from) in listeners.iter().zip(reached_from) {
             assert_eq!(port(listener.local()), free);
@@ -175,7 +175,7 @@ async fn tcp_listeners_serve_the_families_they_stand_for() {
 async fn a_taken_port_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp("127.0.0.1", taken.local_addr().unwrap().port());
-    let error = bind(&address).await.unwrap_err();
+    let error = bind(&address, &network()).await.unwrap_err();
     let name = super::describe(&address);
     assert!(error.message().starts_with(&format!("cannot listen on {name}: ")), "{error}");
     assert!(error.hint_text().unwrap().starts_with(&format!("Another process listens on {name}")));
@@ -189,7 +189,7 @@ async fn unix_sockets_replace_only_what_is_stale() {
 
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind by a process that died");
-    let listener = bind(&address).await.unwrap().remove(0);
+    let listener = bind(&address, &network()).await.unwrap().remove(0);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
 
     let plain = connector(SslMode::Disable, None);
@@ -199,14 +199,14 @@ async fn unix_sockets_replace_only_what_is_stale() {
     assert_eq!(read(&mut stream, 10).await, "x");
     assert_eq!(peer.to_string(), format!("unix(pid {})", std::process::id()));
 
-    let error = bind(&address).await.unwrap_err();
+    let error = bind(&address, &network()).await.unwrap_err();
     assert!(error.hint_text().unwrap().starts_with("Another process listens on "), "{error}");
     assert!(path.exists(), "the living one keeps its socket");
     drop(listener);
     assert!(!path.exists(), "gone with its listener");
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(bind(&address).await.is_err());
+    assert!(bind(&address, &network()).await.is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
 }
 
@@ -244,7 +244,7 @@ async fn dialled(
         match node {
             Node::Tls => {
                 socket.write_all(b"S").await.unwrap();
-                let stream = Stream::tcp(socket, Peer::Client).unwrap();
+                let stream = Stream::tcp(socket, &network()).unwrap();
                 // The client's verdict is what counts here.
                 drop(its.acceptor().accept(stream, Opening::Request).await);
             }
@@ -466,7 +466,7 @@ async fn direct_tls_needs_its_protocol_named() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = async {
-            let io = LoginIo::new(Stream::tcp(listener.accept().await.unwrap().0, Peer::Client).unwrap());
+            let io = LoginIo::new(Stream::tcp(listener.accept().await.unwrap().0, &network()).unwrap());
             assert!(io.opens_with_tls().await.unwrap());
             io.accept_tls(&acceptor, Opening::Direct).await
         };

@@ -10,6 +10,7 @@
 
 mod lease;
 mod queue;
+mod refusal;
 pub mod set;
 mod shelf;
 mod waiting;
@@ -21,8 +22,10 @@ use std::time::{Duration, Instant};
 use self::lease::Turn;
 pub use self::lease::{Lease, Place};
 use self::queue::Queue;
+use self::refusal::Refusals;
 use self::shelf::{Shelf, Verdict};
 pub use self::waiting::Waiting;
+use crate::error::Error;
 use crate::metrics::PoolMetrics;
 use crate::types::WorkerId;
 
@@ -33,6 +36,8 @@ pub trait Pooled: Send + Sized + 'static {
     /// Registers the socket with the current worker's reactor.
     fn rehome(self) -> io::Result<Self>;
     fn connected_at(&self) -> Instant;
+    /// Its node is not there any more.
+    fn is_stray(&self) -> bool;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,8 @@ pub struct Limits {
     /// Zero: no limit.
     pub lifetime: Duration,
     pub wait_timeout: Duration,
+    /// How long a refused login is not tried again. Zero: it is at once.
+    pub login_retry: Duration,
 }
 
 /// What all workers share of a pool.
@@ -53,6 +60,7 @@ struct Core<S: Pooled> {
     name: String,
     limits: Limits,
     queue: Queue<Turn<S>>,
+    refusals: Refusals,
     metrics: Arc<PoolMetrics>,
 }
 
@@ -78,6 +86,10 @@ pub enum Close {
     Cancelled,
     /// It could not be cleaned.
     Unclean,
+    /// Its node is not the primary any more, and does not follow it.
+    Fenced,
+    /// Its node's host name has left the address that it is connected to.
+    Moved,
     /// Its database is to be dropped, renamed or copied, for which nobody may be connected to it.
     Database,
 }
@@ -92,6 +104,8 @@ impl Close {
             Self::Abandoned => "abandoned",
             Self::Cancelled => "cancelled",
             Self::Unclean => "unclean",
+            Self::Fenced => "fenced",
+            Self::Moved => "moved",
             Self::Database => "database",
         }
     }
@@ -120,7 +134,13 @@ pub enum Attempt<S: Pooled> {
 
 impl<S: Pooled> Pool<S> {
     pub fn new(name: String, workers: usize, limits: Limits, metrics: Arc<PoolMetrics>) -> Arc<Self> {
-        let core = Arc::new(Core { name, limits, queue: Queue::new(limits.size, workers.max(1)), metrics });
+        let core = Arc::new(Core {
+            name,
+            limits,
+            queue: Queue::new(limits.size, workers.max(1)),
+            refusals: Refusals::default(),
+            metrics,
+        });
         let shelves =
             (0..workers.max(1)).map(|worker| Arc::new(Shelf::new(Arc::clone(&core), WorkerId(worker)))).collect();
         Arc::new(Self { core, shelves })
@@ -196,7 +216,9 @@ impl<S: Pooled> Pool<S> {
         let limits = self.core.limits;
         let spare = self.core.queue.servers().saturating_sub(limits.min_size);
         Shelf::take_where(self.own(worker), spare, |server, idle_since| {
-            if over(server.connected_at(), limits.lifetime) {
+            if server.is_stray() {
+                Verdict::Close(Close::Moved)
+            } else if over(server.connected_at(), limits.lifetime) {
                 Verdict::Close(Close::Lifetime)
             } else if over(idle_since, limits.idle_timeout) {
                 Verdict::CloseUnlessNeeded(Close::IdleTimeout)
@@ -225,6 +247,32 @@ impl<S: Pooled> Pool<S> {
             lent: counts.taken.saturating_sub(idle + counts.connecting),
             waiting: counts.waiting,
             oldest_wait: counts.oldest,
+        }
+    }
+
+    /// The node did not let somebody in, who still has the place for it. Others are told the same for `login_retry`,
+    /// without asking the node. If the node is full, the pool does not grow meanwhile as long as it has servers.
+    fn note_refusal(&self, error: &Error, now: Instant) {
+        self.core.refusals.note(error, now, self.core.limits.login_retry);
+        if refusal::is_full(error) && !self.core.refusals.is_over(now) {
+            self.core.queue.stop_growing();
+        }
+    }
+
+    /// Whoever has got this error for a place of this pool waits for a server instead: there are some, and the node takes
+    /// no more of them for now.
+    fn should_wait(&self, error: &Error, now: Instant) -> bool {
+        refusal::is_full(error) && self.core.queue.servers() > 0 && !self.core.refusals.is_over(now)
+    }
+
+    /// Lets those who wait for a place connect, when the last refusal is over.
+    pub fn resume(&self, worker: WorkerId, now: Instant) {
+        if !self.core.refusals.is_over(now) {
+            return;
+        }
+        while let Some(waiter) = self.core.queue.resume(worker) {
+            // Whoever has left gives the place back by dropping it.
+            drop(waiter.send(Turn::Connect(Place::new(self.own(worker)))));
         }
     }
 

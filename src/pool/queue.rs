@@ -24,6 +24,8 @@ struct Books<T> {
     taken: usize,
     /// Of these, the ones that are being connected.
     connecting: usize,
+    /// The node takes no more: who comes waits for a server that exists, as long as there is one.
+    full: bool,
     /// By worker.
     waiters: Box<[VecDeque<Waiter<T>>]>,
     /// How many have come to wait so far.
@@ -59,7 +61,7 @@ pub(super) enum Freed {
 impl<T> Queue<T> {
     pub(super) fn new(size: usize, workers: usize) -> Self {
         let waiters = (0..workers).map(|_| VecDeque::new()).collect();
-        let books = Books { size: size.max(1), taken: 0, connecting: 0, waiters, arrivals: 0 };
+        let books = Books { size: size.max(1), taken: 0, connecting: 0, full: false, waiters, arrivals: 0 };
         Self { books: Mutex::new(books), waiting: AtomicUsize::new(0) }
     }
 
@@ -109,14 +111,33 @@ impl<T> Queue<T> {
     /// Gives up a place, or hands it to the first waiter, who connects.
     pub(super) fn free(&self, worker: WorkerId, freed: Freed) -> Option<oneshot::Sender<T>> {
         let mut books = self.books.lock();
+        books.connecting -= usize::from(freed == Freed::Connecting);
+        books.taken -= 1;
+        self.next_to_connect(&mut books, worker)
+    }
+
+    /// The first waiter, if he may connect; a place is taken for him.
+    fn next_to_connect(&self, books: &mut Books<T>, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+        if books.waiters.iter().all(VecDeque::is_empty) || !books.may_grow(usize::MAX) {
+            return None;
+        }
         let waiter = books.next_waiter(worker);
         self.waiting.store(books.waiting(), Relaxed);
-        books.connecting -= usize::from(freed == Freed::Connecting);
-        match waiter {
-            Some(_) => books.connecting += 1,
-            None => books.taken -= 1,
-        }
+        books.taken += usize::from(waiter.is_some());
+        books.connecting += usize::from(waiter.is_some());
         waiter
+    }
+
+    /// The node takes no more servers.
+    pub(super) fn stop_growing(&self) {
+        self.books.lock().full = true;
+    }
+
+    /// It may take some again. Gives a waiter who may connect now; to be asked until there is none.
+    pub(super) fn resume(&self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+        let mut books = self.books.lock();
+        books.full = false;
+        self.next_to_connect(&mut books, worker)
     }
 
     /// How many servers are connected, idle or lent.
@@ -145,10 +166,15 @@ impl<T> Queue<T> {
 
 impl<T> Books<T> {
     fn grow_below(&mut self, minimum: usize) -> bool {
-        let grows = self.taken < minimum.min(self.size);
+        let grows = self.may_grow(minimum);
         self.taken += usize::from(grows);
         self.connecting += usize::from(grows);
         grows
+    }
+
+    fn may_grow(&self, minimum: usize) -> bool {
+        let waits_for_others = self.full && self.taken > self.connecting;
+        self.taken < minimum.min(self.size) && !waits_for_others
     }
 
     fn push(&mut self, worker: WorkerId, turn: oneshot::Sender<T>) {

@@ -28,6 +28,10 @@ impl Pooled for Server {
     fn connected_at(&self) -> Instant {
         Self::connected_at(self)
     }
+
+    fn is_stray(&self) -> bool {
+        self.cancel_target().endpoint().dialer.name().has_left(self.stream.peer())
+    }
 }
 
 /// Login parameters that some server of this set has taken, and what it reported then.
@@ -69,10 +73,14 @@ impl PoolSet {
     /// # Errors
     /// As [`Self::lease`].
     pub async fn finish(&self, node: NodeId, worker: WorkerId, mut attempt: Attempt<Server>) -> Result<Lease<Server>> {
+        let pool = &self.pools[node.index()];
         loop {
             attempt = match attempt {
                 Attempt::Server(lease) => return Ok(lease),
-                Attempt::Connect(place) => return self.connect(node, place).await,
+                Attempt::Connect(place) => match self.connect(node, place).await {
+                    Err(error) if pool.should_wait(&error, Instant::now()) => pool.attempt(worker),
+                    connected => return connected,
+                },
                 Attempt::Wait(waiting) => waiting.turn(worker, &self.endpoints[node.index()].timers).await?,
             }
         }
@@ -83,10 +91,16 @@ impl PoolSet {
     /// # Errors
     /// The node cannot be connected to (`Retry::Elsewhere`).
     pub async fn connect(&self, node: NodeId, place: Place<Server>) -> Result<Lease<Server>> {
-        let metrics = self.pools[node.index()].metrics();
+        let pool = &self.pools[node.index()];
+        if let Some(refused) = pool.core.refusals.repeat(Instant::now()) {
+            return Err(refused);
+        }
         let server = connect(&self.endpoints[node.index()], &self.login).await;
-        let server = server.inspect_err(|_| metrics.failed_connects.inc())?;
-        metrics.connects.inc();
+        let server = server.inspect_err(|error| {
+            pool.metrics().failed_connects.inc();
+            pool.note_refusal(error, Instant::now());
+        })?;
+        pool.metrics().connects.inc();
         self.learn_greeting(&server.reported);
         Ok(place.fill(server))
     }
@@ -173,6 +187,15 @@ impl Pools {
             key(one).cmp(&key(other))
         });
         sets
+    }
+
+    /// Closes the idle servers of a node that is fenced. Those that are lent are cut by its fence, and close when they
+    /// come back.
+    pub fn close_node(&self, node: NodeId) {
+        let sets: Vec<_> = self.sets.lock().values().cloned().collect();
+        for lease in sets.iter().filter_map(|set| set.pools().get(node.index())).flat_map(Pool::take_idle) {
+            lease.close(Close::Fenced);
+        }
     }
 
     /// All sets that are in use; forgets the ones that nobody uses any more.

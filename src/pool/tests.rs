@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::sqlstate;
+use crate::error::{Fault, sqlstate};
 use crate::metrics::Metrics;
 use crate::net::timers::Timers;
 
@@ -29,6 +29,10 @@ impl Pooled for Fake {
     fn connected_at(&self) -> Instant {
         self.connected_at
     }
+
+    fn is_stray(&self) -> bool {
+        false
+    }
 }
 
 fn limits(size: usize) -> Limits {
@@ -38,6 +42,7 @@ fn limits(size: usize) -> Limits {
         idle_timeout: Duration::from_secs(60),
         lifetime: Duration::from_secs(3600),
         wait_timeout: Duration::from_secs(5),
+        login_retry: Duration::from_secs(1),
     }
 }
 
@@ -86,6 +91,34 @@ fn a_full_pool_lends_what_is_idle_on_another_worker() {
     let pool = pool(limits(1));
     connect(&pool, ONE, 1).release(Instant::now());
     assert_eq!(lend(&pool, TWO).id, 1);
+}
+
+#[tokio::test]
+async fn while_the_node_is_full_clients_wait_for_the_servers_that_there_are() {
+    let pool = pool(limits(3));
+    let lease = connect(&pool, ONE, 1);
+    let full = Error::new(Fault::Node, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already");
+    let Attempt::Connect(place) = pool.attempt(ONE) else { panic!("it may grow") };
+    let now = Instant::now();
+    pool.note_refusal(&full, now);
+    assert!(pool.should_wait(&full, now));
+    drop(place);
+    let (first, second) = (queue(&pool, ONE), queue(&pool, ONE));
+    lease.release(now);
+    let timers = Timers::current();
+    let Attempt::Server(lease) = first.turn(ONE, &timers).await.unwrap() else { panic!("a server is free") };
+    // Not before it is over.
+    pool.resume(ONE, now);
+    let third = queue(&pool, ONE);
+    pool.resume(ONE, now + Duration::from_secs(1));
+    for waiting in [second, third] {
+        assert!(matches!(waiting.turn(ONE, &timers).await.unwrap(), Attempt::Connect(_)));
+    }
+    // Without a server there is nothing to wait for.
+    pool.note_refusal(&full, now);
+    drop(lease);
+    assert!(!pool.should_wait(&full, now));
+    assert!(matches!(pool.attempt(ONE), Attempt::Connect(_)));
 }
 
 #[test]

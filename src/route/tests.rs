@@ -37,6 +37,7 @@ pub(super) fn view(primary: bool, replicas: &[u16]) -> View {
         staleness: None,
         covered_at: None,
         serves_since: None,
+        fenced: false,
         eligible: if replicas.contains(&id) { Ok(()) } else { Err(Ineligible::LagTime) },
         version: None,
         replay_paused: false,
@@ -98,6 +99,45 @@ fn what_is_missing_is_said() {
     ] {
         assert_eq!(decide(&request, &view), expected);
     }
+}
+
+#[test]
+fn a_replica_that_has_just_come_back_gets_its_share_little_by_little() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut share = |since: [Option<Instant>; 2], now| {
+        let mut view = view(true, &[1, 2]);
+        for (node, since) in view.nodes.iter_mut().skip(1).zip(since) {
+            node.serves_since = since;
+        }
+        let mut choose = || route(&READ, &view, now, |below| random.usize(..below));
+        let reads = (0..10_000).filter(|_| matches!(choose(), Route::Replica(NodeId(2), ..))).count();
+        // In hundredths.
+        reads / 100
+    };
+    for (since, now, expected) in [
+        // Both have served for long, or began together.
+        ([None, None], 0, 47..=53),
+        ([Some(at(0)), Some(at(0))], 0, 47..=53),
+        ([Some(at(0)), Some(at(15))], 500, 47..=53),
+        ([None, Some(at(0))], 0, 0..=0),
+        ([None, Some(at(0))], 500, 4..=7),
+        ([None, Some(at(0))], 2500, 22..=28),
+        ([None, Some(at(0))], 5000, 47..=53),
+        ([Some(at(0)), Some(at(1500))], 3000, 22..=28),
+    ] {
+        let hundredths = share(since, at(now));
+        assert!(expected.contains(&hundredths), "{hundredths} after {now} ms");
+    }
+    // The only one gets all, and who reads there stays.
+    let mut alone = view(true, &[2]);
+    alone.nodes[2].serves_since = Some(start);
+    assert!(matches!(route(&READ, &alone, start, |_| 0), Route::Replica(NodeId(2), ..)));
+    let mut both = view(true, &[1, 2]);
+    both.nodes[2].serves_since = Some(start);
+    let there = Request { last_replica: Some(NodeId(2)), ..READ };
+    assert!(matches!(route(&there, &both, start, |_| 0), Route::Replica(NodeId(2), ..)));
 }
 
 #[test]

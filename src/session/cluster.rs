@@ -51,17 +51,18 @@ impl Cluster {
         Self { index, config, topology, pools, facts, gate: Gate::default(), spill, holding, loads }
     }
 
-    /// What `work` gives, unless its node becomes unreachable first. Cancel safe if `work` is.
+    /// What `work` gives, unless its node becomes unreachable or is fenced first. Cancel safe if `work` is.
     ///
     /// # Errors
-    /// Those of `work`; the node is unreachable (`Retry::Elsewhere`).
+    /// Those of `work`; the node is unreachable or fenced (`Retry::Elsewhere`).
     pub async fn while_reachable<T>(&self, node: NodeId, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
             done = work => done,
-            view = self.topology.wait_for(|view| view.is_unreachable(node)) => {
+            view = self.topology.wait_for(|view| view.is_unreachable(node) || view.is_fenced(node)) => {
                 let name = view.node(node).map_or("?", |node| &*node.name);
-                Err(Error::node(format!("node {name:?} has stopped answering")).retry_elsewhere())
+                let what = if view.is_fenced(node) { "is fenced" } else { "has stopped answering" };
+                Err(Error::node(format!("node {name:?} {what}")).retry_elsewhere())
             }
         }
     }

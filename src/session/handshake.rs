@@ -229,6 +229,9 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
         return Ok(Admitted::Replication(Box::new(opened)));
     }
     let cluster = shared.cluster_of(database)?;
+    if !shared.config.limits.login_during_outage && cluster.topology.view().is_dark() {
+        return Err(nobody_there(cluster).hint("limits.login_during_outage = true would let clients in meanwhile."));
+    }
     let mut asked = Params::default();
     for (name, value) in startup.settings()? {
         asked.set(&name, &value);
@@ -264,6 +267,7 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
         idle_timeout: pool.idle_timeout,
         lifetime: pool.lifetime,
         wait_timeout: pool.query_wait_timeout,
+        login_retry: pool.login_retry,
     }
 }
 
@@ -317,10 +321,12 @@ async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Resu
             Err(error) => return Err(error),
         }
     }
-    Err(failure.unwrap_or_else(|| {
-        let message = format!("no node of cluster {:?} can be reached", cluster.config.name);
-        Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
-    }))
+    Err(failure.unwrap_or_else(|| nobody_there(cluster)))
+}
+
+fn nobody_there(cluster: &Cluster) -> Error {
+    let message = format!("no node of cluster {:?} can be reached", cluster.config.name);
+    Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
 }
 
 impl Admitted {

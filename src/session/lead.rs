@@ -274,8 +274,13 @@ impl Session {
 
     pub(super) fn refusal(&self, refusal: Refusal, quest: &Quest) -> Error {
         let cluster = &self.cluster.config.name;
+        let view = self.view();
+        if let Some(alarm) = view.alarm.filter(|_| refusal != Refusal::Behind) {
+            let message = format!("cluster {cluster:?} has no primary: {}", alarm.message(&view));
+            return Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message);
+        }
         let (message, hint) = match refusal {
-            Refusal::Behind => return self.unmet(&self.view(), &self.needs(quest), quest),
+            Refusal::Behind => return self.unmet(&view, &self.needs(quest), quest),
             Refusal::NoPrimary => (
                 format!("cluster {cluster:?} has no primary to write to"),
                 "The server log and causeway_node_up say which nodes are reachable and what they are.",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Connect, Manager, ManagerConfig, Object, Pool, PoolError, Runtime};
@@ -12,6 +14,7 @@ use tokio_postgres::{Client as PgClient, Config as PgConfig, Error as PgError, N
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{Address, Cluster, Node, SslMode};
+use crate::net::dial::Dialer;
 
 /// How long the connections to a node live and may take.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,14 @@ fn describe(error: &PgError) -> String {
 pub(super) struct Control {
     pool: Pool,
     timeouts: Timeouts,
+    followed: Option<Followed>,
+}
+
+/// A host name, and how often it had moved when the connection was made.
+#[derive(Clone, Debug)]
+struct Followed {
+    dialer: Arc<Dialer>,
+    moves: Arc<AtomicU64>,
 }
 
 impl Control {
@@ -107,7 +118,28 @@ impl Control {
             .create_timeout(Some(timeouts.connect))
             .build()
             .map_err(|e| ControlError::Pool(e.to_string()))?;
-        Ok(Self { pool, timeouts })
+        Ok(Self { pool, timeouts, followed: None })
+    }
+
+    /// Goes where the node's host name goes.
+    pub(super) fn following(self, dialer: &Arc<Dialer>) -> Self {
+        let followed = Followed { dialer: Arc::clone(dialer), moves: Arc::default() };
+        Self { followed: Some(followed), ..self }
+    }
+
+    async fn get(&self) -> Result<Client, ControlError> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Backend(e) => ControlError::Postgres(e),
+            PoolError::Timeout(_) => ControlError::Timeout(self.timeouts.connect),
+            e => ControlError::Pool(e.to_string()),
+        })
+    }
+
+    fn has_moved(&self) -> bool {
+        self.followed.as_ref().is_some_and(|followed| {
+            let moves = followed.dialer.name().moves();
+            followed.moves.swap(moves, Relaxed) != moves
+        })
     }
 
     /// Lends the connection to `work`, within the time limit. A connection that `work` could not finish on is closed.
@@ -115,11 +147,11 @@ impl Control {
         &self,
         work: impl AsyncFnOnce(&Client) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
-        let client = self.pool.get().await.map_err(|e| match e {
-            PoolError::Backend(e) => ControlError::Postgres(e),
-            PoolError::Timeout(_) => ControlError::Timeout(self.timeouts.connect),
-            e => ControlError::Pool(e.to_string()),
-        })?;
+        let mut client = self.get().await?;
+        if self.has_moved() {
+            drop(Object::take(client));
+            client = self.get().await?;
+        }
         let limit = self.timeouts.statement;
         match tokio::time::timeout(limit, work(&client)).await {
             Ok(Ok(answer)) => Ok(answer),

@@ -11,10 +11,13 @@
 
 mod catalog;
 mod control;
+mod election;
 mod facts;
 mod fate;
 mod follower;
 mod history;
+mod journal;
+mod lineage;
 mod load;
 mod nudge;
 mod oracle;
@@ -42,25 +45,32 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub use facts::{Facts, FactsStore, Loaded};
 pub use fate::{Fate, Xact};
 pub use follower::{Follower, ViewHere};
-pub use history::{Fork, History, Holds};
+pub use history::{Fork, History, Holds, Lineage};
 pub use load::{InFlight, NodeLoad};
 pub use oracle::PositionError;
 pub use progress::{PositionSample, Progress};
 pub use promote::PromoteError;
-pub use view::{Alarm, Epoch, Ineligible, NodeView, View};
+pub use view::{Alarm, Claimant, Dispute, Epoch, Ineligible, NodeView, View};
 
 use crate::config;
 use crate::error::{Error, Fault, sqlstate};
 use crate::metrics::{Metrics, NodeStatus, PositionMetrics};
+use crate::net::dial::{Dialer, TlsConnector};
+use crate::net::fence::Fence;
 use crate::net::timers::Timers;
 use crate::types::{Mutant, NodeId, Position, Role};
 use control::{Control, ControlError, Timeouts};
+use journal::log_changes;
+use lineage::Genealogist;
 use nudge::Nudger;
 use oracle::Oracle;
 use poller::Poller;
-use probe::{Backoff, MAX_BACKOFF, Prober};
+use probe::{Backoff, MAX_BACKOFF, Probed, Prober};
 use question::Line;
-use tracker::{Limits, Sample, Tracker};
+use tracker::{Limits, Tracker};
+
+/// Names are not looked up more often than so for their own sake.
+const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the nodes of one cluster for as long as it lives.
 pub struct Topology {
@@ -81,25 +91,38 @@ impl Topology {
         cluster: &config::Cluster,
         probe: &config::Probe,
         routing: &config::Routing,
+        network: &config::Network,
         metrics: &Arc<Metrics>,
         control_plane: &Handle,
     ) -> Result<Arc<Self>, Error> {
         let timeouts = Timeouts { connect: probe.timeout, statement: probe.timeout };
         let tls = crate::net::tls::client_config(&cluster.server_tls)?.map(MakeRustlsConnect::new);
+        let timers = Timers::of(control_plane);
+        let connector = TlsConnector::new(&cluster.server_tls)?;
+        let dialer = |node: &config::Node| Arc::new(Dialer::new(&node.address, &connector, network, &timers));
+        let dialers: Box<[Arc<Dialer>]> = cluster.nodes.iter().map(dialer).collect();
         // A connection for each purpose, made when it is needed: nobody waits for what somebody else asks.
         let controls = || {
-            let control = |node: &config::Node| {
-                Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone()).map_err(|e| {
+            let control = |(node, dialer): (&config::Node, &Arc<Dialer>)| {
+                let control = Control::new(cluster, node, &cluster.control.database, timeouts, tls.clone());
+                let control = control.map_err(|e| {
                     let message = format!("control connections to node {} cannot be set up", node.name);
                     Error::new(Fault::Proxy, sqlstate::INTERNAL_ERROR, message).source(e)
-                })
+                })?;
+                Ok(control.following(dialer))
             };
-            cluster.nodes.iter().map(control).collect::<Result<Box<[Control]>, Error>>()
+            cluster.nodes.iter().zip(&dialers).map(control).collect::<Result<Box<[Control]>, Error>>()
         };
-        let state = Arc::new(Shared::new(cluster, probe, routing, metrics, Timers::of(control_plane)));
+        let state = Arc::new(Shared::new(cluster, probe, routing, metrics, timers.clone(), dialers.clone()));
         let mut tasks = JoinSet::new();
-        for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
-            tasks.spawn_on(probe_node(Arc::clone(&state), id, Prober::new(control), probe.interval), control_plane);
+        for ((id, control), dialer) in (0_u16..).map(NodeId).zip(controls()?).zip(&dialers) {
+            let node = cluster.nodes.get(id.index()).map_or("?", |node| &node.name);
+            let genealogist = Genealogist::new(cluster, node, dialer, probe.timeout, &timers);
+            let prober = Prober::new(control, genealogist);
+            if dialer.name().is_looked_up() {
+                tasks.spawn_on(look_up(Arc::clone(&state), id, network.dns_max_ttl), control_plane);
+            }
+            tasks.spawn_on(probe_node(Arc::clone(&state), id, prober, probe.interval), control_plane);
         }
         for (id, control) in (0_u16..).map(NodeId).zip(controls()?) {
             tasks.spawn_on(poller::keep_polling(Arc::clone(&state), id, Line::new(control)), control_plane);
@@ -122,6 +145,12 @@ impl Topology {
     /// For a thread that looks at every query.
     pub fn follow(&self) -> Follower {
         Follower::new(Arc::clone(&self.state.view))
+    }
+
+    /// By node, the way to it, and the fence that every server of it must pass. That is raised before a view is
+    /// published in which the node is fenced, and lowered before one in which it is not any more.
+    pub fn ways(&self) -> impl Iterator<Item = (Arc<Dialer>, Arc<Fence>)> + '_ {
+        self.state.dialers.iter().cloned().zip(self.state.fences.iter().cloned())
     }
 
     /// Waits until a view satisfies `wanted`, and returns it. Cancel safe.
@@ -226,6 +255,9 @@ struct Shared {
     published: watch::Sender<()>,
     /// By node: probe now.
     wake: Box<[Notify]>,
+    /// By node.
+    fences: Box<[Arc<Fence>]>,
+    dialers: Box<[Arc<Dialer>]>,
     oracle: Oracle,
     /// Sessions wait on runtimes that have none.
     timers: Timers,
@@ -244,6 +276,7 @@ impl Shared {
         routing: &config::Routing,
         metrics: &Arc<Metrics>,
         timers: Timers,
+        dialers: Box<[Arc<Dialer>]>,
     ) -> Self {
         let limits = Limits {
             max_lag: routing.max_lag,
@@ -264,6 +297,8 @@ impl Shared {
             view: Arc::new(ArcSwap::from_pointee(view)),
             published: watch::Sender::new(()),
             wake: cluster.nodes.iter().map(|_| Notify::new()).collect(),
+            fences: cluster.nodes.iter().map(|_| Arc::default()).collect(),
+            dialers,
             oracle: Oracle::default(),
             timers,
             poller: Poller::new(cluster.nodes.len()),
@@ -285,8 +320,11 @@ impl Shared {
         }
     }
 
-    fn record(&self, id: NodeId, sample: Sample) {
+    fn record(&self, id: NodeId, Probed { sample, lineage }: Probed) {
         let mut tracker = self.tracker.lock();
+        if let Some(lineage) = lineage {
+            tracker.tell_lineage(id, lineage);
+        }
         tracker.record(id, sample);
         self.publish(&mut tracker);
     }
@@ -320,9 +358,11 @@ impl Shared {
         }
     }
 
-    fn fail(&self, id: NodeId, error: &ControlError) {
+    /// Says whether that is news.
+    fn fail(&self, id: NodeId, error: &ControlError) -> bool {
         let mut tracker = self.tracker.lock();
-        if tracker.fail(id, Instant::now().into_std()) {
+        let news = tracker.fail(id, Instant::now().into_std());
+        if news {
             let view = self.view.load();
             let node = view.node(id).map_or("?", |node| &node.name);
             tracing::warn!(cluster = self.cluster, node, %error, "node is unreachable");
@@ -330,6 +370,7 @@ impl Shared {
             tracing::debug!(cluster = self.cluster, node = id.0, %error, "node is still unreachable");
         }
         self.publish(&mut tracker);
+        news
     }
 
     /// Judges and publishes; under the tracker's lock, so that views are published in the order of the news.
@@ -340,13 +381,19 @@ impl Shared {
                 up: !matches!(node.eligible, Err(Ineligible::Unreachable | Ineligible::NotProbed)),
                 role: node.role,
                 eligible: node.eligible.is_ok(),
+                fenced: node.fenced,
                 lag_bytes: node.lag_bytes,
                 lag_seconds: node.staleness.map(|staleness| staleness.as_secs_f64()),
             });
         }
         self.metrics.set_split_brain(&self.cluster, view.alarm.is_some());
+        // Before anybody can learn of another primary.
+        for (node, fence) in view.nodes.iter().zip(&self.fences) {
+            if node.fenced { fence.raise() } else { fence.lower() }
+        }
         let before = self.view.swap(Arc::clone(&view));
-        if view.history != before.history && before.epoch.is_some() {
+        let timeline = |view: &View| view.epoch.map(|epoch| (epoch.system, epoch.timeline));
+        if timeline(&view) != timeline(&before) && before.epoch.is_some() {
             self.positions.forked(view.history.last_fork().is_some());
         }
         log_changes(&self.cluster, &before, &view);
@@ -363,16 +410,25 @@ impl fmt::Debug for Topology {
 
 async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval: Duration) {
     let mut backoff = Backoff::new(interval, MAX_BACKOFF);
+    let mut said = String::new();
     loop {
         let started = Instant::now();
         let next = match prober.probe().await {
-            Ok(sample) => {
+            Ok(probed) => {
                 backoff.reset();
-                state.record(id, sample);
+                said.clear();
+                state.record(id, probed);
                 started + interval
             }
             Err(error) => {
-                state.fail(id, &error);
+                let why = error.to_string();
+                if !state.fail(id, &error) && said != why {
+                    // A node that was down may be starting, or in recovery for long.
+                    let (cluster, view) = (&state.cluster, state.view.load());
+                    let node = view.node(id).map_or("?", |node| &node.name);
+                    tracing::info!(cluster, node, error = why, "node is still unreachable, for another reason");
+                }
+                said = why;
                 Instant::now() + backoff.pause()
             }
         };
@@ -384,6 +440,21 @@ async fn probe_node(state: Arc<Shared>, id: NodeId, mut prober: Prober, interval
     }
 }
 
+/// Notices that a node's host name stands for other addresses than before.
+async fn look_up(state: Arc<Shared>, id: NodeId, max_ttl: Duration) {
+    let Some(name) = state.dialers.get(id.index()).map(|dialer| dialer.name()) else { return };
+    let mut moves = name.moves();
+    loop {
+        // Whoever connects meanwhile looks it up, too. If nobody answers, there is no news.
+        let _ = name.addresses().await;
+        if std::mem::replace(&mut moves, name.moves()) != name.moves() {
+            state.fail(id, &ControlError::Answer("its host name has another address"));
+            state.probe_now(id);
+        }
+        tokio::time::sleep(max_ttl.max(LOOK_UP_PAUSE)).await;
+    }
+}
+
 /// Staleness grows and samples age even when no probe returns.
 async fn judge_regularly(state: Arc<Shared>, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
@@ -391,66 +462,6 @@ async fn judge_regularly(state: Arc<Shared>, interval: Duration) {
     loop {
         ticks.tick().await;
         state.publish(&mut state.tracker.lock());
-    }
-}
-
-/// One line for whatever an operator would want to know; nothing while nothing changes.
-fn log_changes(cluster: &str, before: &View, now: &View) {
-    let name = |id: Option<NodeId>| id.and_then(|id| now.node(id)).map_or("none", |node| &*node.name);
-    if before.primary != now.primary {
-        let timeline = now.epoch.map(|epoch| epoch.timeline);
-        let fork = now.history.last_fork().map(|fork| fork.at.to_string());
-        tracing::info!(cluster, from = name(before.primary), to = name(now.primary), timeline, fork, "primary changed");
-    }
-    if before.alarm != now.alarm {
-        if let Some(alarm) = now.alarm {
-            tracing::error!(cluster, "{}", alarm.message(now));
-        } else {
-            tracing::info!(cluster, "at most one node claims to be the primary again");
-        }
-    }
-    for (old, new) in before.nodes.iter().zip(&now.nodes) {
-        if old.eligible != new.eligible {
-            log_eligibility(cluster, new, now.epoch);
-        }
-    }
-}
-
-fn log_eligibility(cluster: &str, node: &NodeView, epoch: Option<Epoch>) {
-    let name = &*node.name;
-    let Err(why) = node.eligible else {
-        tracing::info!(cluster, node = name, lag_bytes = node.lag_bytes, staleness = ?node.staleness, "serves reads");
-        return;
-    };
-    match (why, node.position, epoch) {
-        (Ineligible::OtherHistory, Some(its), Some(ours)) if its.system != ours.system => tracing::error!(
-            cluster,
-            node = name,
-            system = its.system,
-            expected = ours.system,
-            "node belongs to another cluster: its system identifier is not the primary's; correct its address"
-        ),
-        (Ineligible::OtherHistory, Some(its), Some(ours)) if node.role == Some(Role::Primary) => tracing::error!(
-            cluster,
-            node = name,
-            timeline = its.timeline,
-            accepted = ours.timeline,
-            "node can write on a timeline that was left: nothing is sent to it; stop or rebuild it"
-        ),
-        // Said already, with the cause; and at the start nothing is known for a moment.
-        (Ineligible::Unreachable, ..) | (Ineligible::LagUnknown, _, None) => {}
-        (Ineligible::Primary | Ineligible::NotProbed, ..) => {
-            tracing::info!(cluster, node = name, role = node.role.map(Role::as_str), why = why.as_str(), "no reads");
-        }
-        _ => tracing::warn!(
-            cluster,
-            node = name,
-            why = why.as_str(),
-            timeline = node.position.map(|position| position.timeline),
-            lag_bytes = node.lag_bytes,
-            staleness = ?node.staleness,
-            "serves no reads"
-        ),
     }
 }
 

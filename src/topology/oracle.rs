@@ -20,7 +20,7 @@ use crate::types::NodeId;
 pub enum PositionError {
     #[error("there is no primary")]
     NoPrimary,
-    /// Two nodes claim to be the primary of one timeline.
+    /// Two nodes claim to be the primary, by histories that cannot both be true.
     #[error("two nodes claim to be the primary")]
     Alarm,
     /// It answered, but not as the primary that was accepted.

@@ -8,7 +8,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use super::control::{Control, ControlError};
-use super::history::Fork;
+use super::history::{Fork, Lineage};
+use super::lineage::Genealogist;
 use super::question::{connected_at, lsn, shown};
 use super::tracker::{Sample, State};
 use crate::types::Lsn;
@@ -42,9 +43,18 @@ pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Prober {
     control: Control,
+    genealogist: Genealogist,
     /// The primary's insert position when it had not been flushed at the last probe.
     unflushed: Option<Lsn>,
     past: Option<Past>,
+}
+
+/// What one probe found.
+#[derive(Debug)]
+pub(super) struct Probed {
+    pub(super) sample: Sample,
+    /// Of a node that can write, once for each timeline.
+    pub(super) lineage: Option<Lineage>,
 }
 
 /// What one connection has seen of the node while it was a replica. Connections survive a promotion; and one that was
@@ -58,12 +68,12 @@ struct Past {
 }
 
 impl Prober {
-    pub(super) fn new(control: Control) -> Self {
-        Self { control, unflushed: None, past: None }
+    pub(super) fn new(control: Control, genealogist: Genealogist) -> Self {
+        Self { control, genealogist, unflushed: None, past: None }
     }
 
-    /// One probe: one round trip once the connection is there.
-    pub(super) async fn probe(&mut self) -> Result<Sample, ControlError> {
+    /// One probe: one round trip once the connection is there, and a few more when the node has been promoted.
+    pub(super) async fn probe(&mut self) -> Result<Probed, ControlError> {
         let unflushed = self.unflushed.take();
         let mut sample = self.control.with(async |client| ask(client, unflushed).await).await?;
         let past = self.past.filter(|past| past.connected_at == sample.connected_at);
@@ -77,7 +87,11 @@ impl Prober {
                 self.past = Some(Past { connected_at: sample.connected_at, timeline });
             }
         }
-        Ok(sample)
+        let lineage = match sample.state {
+            State::Primary { .. } => self.genealogist.trace(sample.system, sample.timeline).await,
+            State::Replica { .. } => None,
+        };
+        Ok(Probed { sample, lineage })
     }
 }
 

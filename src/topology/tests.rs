@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::config::{Address, Cluster, Control as Login, Fallback, Node, Probe, Routing, ServerTls, SslMode};
+use crate::config::{Address, Cluster, Control as Login, Fallback, Network, Node, Probe, Routing, ServerTls, SslMode};
 use crate::types::{Consistency, Level, Overrides};
 
 fn routing() -> Routing {
@@ -31,6 +31,10 @@ fn probe() -> Probe {
     Probe { interval: Duration::from_millis(250), timeout: Duration::from_secs(1), rise: 2 }
 }
 
+fn network() -> Network {
+    Network { keepalive: None, user_timeout: Duration::ZERO, dns_max_ttl: Duration::from_secs(15) }
+}
+
 /// A cluster of one node; nothing listens on the port.
 fn cluster() -> Cluster {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -46,7 +50,7 @@ fn cluster() -> Cluster {
 }
 
 fn start(cluster: &Cluster, metrics: &Arc<Metrics>) -> Arc<Topology> {
-    Topology::start(cluster, &probe(), &routing(), metrics, &Handle::current()).unwrap()
+    Topology::start(cluster, &probe(), &routing(), &network(), metrics, &Handle::current()).unwrap()
 }
 
 #[tokio::test]
@@ -77,7 +81,8 @@ async fn a_reported_failure_is_in_the_view_before_the_report_returns() {
 async fn a_root_certificate_that_is_not_there_stops_the_start() {
     let mut cluster = cluster();
     cluster.server_tls = ServerTls { mode: SslMode::VerifyFull, root_cert_file: Some("/nonexistent/ca.pem".into()) };
-    let error = Topology::start(&cluster, &probe(), &routing(), &Metrics::new(2).unwrap(), &Handle::current());
+    let error =
+        Topology::start(&cluster, &probe(), &routing(), &network(), &Metrics::new(2).unwrap(), &Handle::current());
     let error = error.unwrap_err().to_string();
     assert!(error.contains("/nonexistent/ca.pem"), "{error}");
 }

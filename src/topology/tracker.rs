@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::history::{Fork, History};
+use super::election::{self, Claim};
+use super::history::{Fork, History, Lineage};
 use super::load::NodeLoad;
 use super::progress::{PositionSample, Progress};
 use super::samples::PrimarySamples;
@@ -93,12 +94,17 @@ impl Sample {
     }
 }
 
+/// A node that fails within this time after it has returned is likely to fail again.
+const CALM_AFTER: Duration = Duration::from_secs(60);
+/// With each such failure it needs twice as many good probes to return; not more often than so.
+const MAX_RELAPSES: u32 = 4;
+
 /// When a node may serve.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_lag: Duration,
     pub(super) max_lag_bytes: u64,
-    /// Good probes in a row before a node that was down serves reads again.
+    /// Good probes in a row before a node that was down serves reads again, if it does not fail again and again.
     pub(super) rise: u32,
     /// A node whose last good probe was sent longer ago than this counts as unreachable.
     pub(super) max_sample_age: Duration,
@@ -123,8 +129,16 @@ struct Node {
     load: Arc<NodeLoad>,
     progress: Arc<Progress>,
     health: Health,
+    /// When it was up again after a failure.
+    returned_at: Option<Instant>,
+    /// Failures in a row, each of them soon after it had returned.
+    relapses: u32,
     /// The last good probe.
     sample: Option<Sample>,
+    /// What it has said of the timeline that it writes on.
+    lineage: Option<Lineage>,
+    /// See [`NodeView::fenced`].
+    fenced: bool,
     /// When it became one that serves reads; `None`: it does not.
     serves_since: Option<Instant>,
     /// Hysteresis: a node that left because of lag returns only when it is well within the limits.
@@ -138,6 +152,14 @@ impl Node {
         self.sample
             .as_ref()
             .filter(|sample| answers && now.saturating_duration_since(sample.sent_at) <= limits.max_sample_age)
+    }
+
+    /// If it can write.
+    fn claim(&self, id: NodeId, system: u64, now: Instant, limits: &Limits) -> Option<Claim<'_>> {
+        let sample = self.current(now, limits).filter(|sample| sample.system == system)?;
+        let State::Primary { fork, .. } = sample.state else { return None };
+        let lineage = self.lineage.as_ref().filter(|lineage| lineage.timeline() == sample.timeline);
+        Some(Claim { node: id, timeline: sample.timeline, lineage, seen: fork })
     }
 }
 
@@ -162,7 +184,11 @@ impl Tracker {
                 load,
                 progress: Arc::default(),
                 health: Health::NotProbed,
+                returned_at: None,
+                relapses: 0,
                 sample: None,
+                lineage: None,
+                fenced: false,
                 serves_since: None,
                 within_lag: true,
             })
@@ -179,8 +205,8 @@ impl Tracker {
 
     /// A probe answered.
     pub(super) fn record(&mut self, id: NodeId, mut sample: Sample) {
-        let rise = self.limits.rise;
         let Some(node) = self.nodes.get_mut(id.index()) else { return };
+        let rise = self.limits.rise << node.relapses;
         let good_probes = match node.health {
             Health::Down { since } if sample.sent_at < since => return,
             Health::Down { .. } => 1,
@@ -188,7 +214,11 @@ impl Tracker {
             Health::NotProbed | Health::Up => rise,
         };
         let unbroken = node.health == Health::Up;
+        let was_away = matches!(node.health, Health::Down { .. } | Health::Returning { .. });
         node.health = if good_probes >= rise { Health::Up } else { Health::Returning { good_probes } };
+        if node.health == Health::Up && was_away {
+            node.returned_at = Some(sample.sent_at);
+        }
         // Without a WAL receiver a replica shows the timeline of its last restartpoint, which may lie before the one
         // that it has been seen to follow.
         if let Some(last) = node.sample.filter(|last| unbroken && last.role() == Role::Replica)
@@ -203,6 +233,16 @@ impl Tracker {
         let news = sample.position_sample();
         node.progress.record(news);
         self.learn(id, &news);
+    }
+
+    /// A node that can write has told its timeline's history.
+    pub(super) fn tell_lineage(&mut self, id: NodeId, lineage: Lineage) {
+        let Some(node) = self.nodes.get_mut(id.index()) else { return };
+        let accepted = self.epoch.filter(|epoch| epoch.primary == id && epoch.timeline == lineage.timeline());
+        if let Some(epoch) = accepted {
+            Arc::make_mut(&mut self.history).accept_lineage(epoch.system, &lineage);
+        }
+        node.lineage = Some(lineage);
     }
 
     /// The node told its position between two probes. Gives the sample as it is to be understood.
@@ -249,6 +289,10 @@ impl Tracker {
     pub(super) fn fail(&mut self, id: NodeId, at: Instant) -> bool {
         let Some(node) = self.nodes.get_mut(id.index()) else { return false };
         let news = !matches!(node.health, Health::Down { .. });
+        if node.health == Health::Up {
+            let soon = node.returned_at.is_some_and(|since| at.saturating_duration_since(since) < CALM_AFTER);
+            node.relapses = if soon { (node.relapses + 1).min(MAX_RELAPSES) } else { 0 };
+        }
         node.health = Health::Down { since: at };
         node.progress.forget(at);
         news
@@ -257,6 +301,7 @@ impl Tracker {
     /// Judges every node as of `now`. Called after every piece of news, and now and then without any.
     pub(super) fn judge(&mut self, now: Instant) -> View {
         let (primary, alarm) = self.elect(now);
+        self.fence(now, primary, alarm.is_some());
         self.judged_at = Some(now);
         if let Some((id, sample)) = primary.and_then(|id| Some((id, self.nodes.get(id.index())?.sample?))) {
             self.learn(id, &sample.position_sample());
@@ -275,42 +320,49 @@ impl Tracker {
         let Some(system) = self.epoch.map(|epoch| epoch.system).or_else(|| self.majority_system()) else {
             return (None, None);
         };
-        let oldest = self.epoch.map_or(0, |epoch| epoch.timeline);
-        let writable: Vec<(NodeId, u32)> = (0_u16..)
+        let claims: Vec<Claim<'_>> = (0_u16..)
             .zip(&self.nodes)
-            .filter_map(|(index, node)| Some((NodeId(index), node.current(now, &self.limits)?)))
-            .filter(|(_, sample)| sample.role() == Role::Primary && sample.system == system)
-            .filter(|(_, sample)| sample.timeline >= oldest)
-            .map(|(id, sample)| (id, sample.timeline))
+            .filter_map(|(index, node)| node.claim(NodeId(index), system, now, &self.limits))
             .collect();
-        let Some(timeline) = writable.iter().map(|&(_, timeline)| timeline).max() else {
-            return (None, None);
-        };
-        let mut claims = writable.iter().filter(|claim| claim.1 == timeline).map(|claim| claim.0);
-        let known = self.epoch.filter(|epoch| epoch.timeline == timeline).map(|epoch| epoch.primary);
-        let first = known.or_else(|| claims.next());
-        let other = claims.find(|&id| Some(id) != first);
-        match (first, other) {
-            // Equal timelines are not equal histories, not even when the first of the two is gone by now.
-            (Some(one), Some(other)) => (None, Some(Alarm { timeline, one, other })),
-            (Some(id), None) => {
-                self.accept(Epoch { system, timeline, primary: id });
-                (Some(id), None)
-            }
-            (None, _) => (None, None),
+        let (primary, alarm) = election::elect(self.epoch, &self.history, &claims);
+        let timeline = primary.and_then(|id| Some(claims.iter().find(|claim| claim.node == id)?.timeline));
+        if let (Some(primary), Some(timeline)) = (primary, timeline) {
+            self.accept(Epoch { system, timeline, primary });
         }
+        (primary, alarm)
     }
 
     fn accept(&mut self, epoch: Epoch) {
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
-            let sample = self.nodes.get(epoch.primary.index()).and_then(|node| node.sample);
-            let fork = sample.and_then(|sample| match sample.state {
-                State::Primary { fork, .. } => fork,
-                State::Replica { .. } => None,
-            });
-            Arc::make_mut(&mut self.history).accept(epoch.system, epoch.timeline, fork);
-            self.samples = PrimarySamples::default();
+        if self.epoch == Some(epoch) {
+            return;
+        }
+        let before = self.epoch.replace(epoch).map(|before| before.primary);
+        if let Some(node) = before.filter(|&id| id != epoch.primary).and_then(|id| self.nodes.get_mut(id.index())) {
+            node.fenced = true;
+        }
+        let Some(node) = self.nodes.get(epoch.primary.index()) else { return };
+        let history = Arc::make_mut(&mut self.history);
+        match (node.lineage.as_ref().filter(|lineage| lineage.timeline() == epoch.timeline), node.sample) {
+            (Some(lineage), _) => history.accept_lineage(epoch.system, lineage),
+            (None, Some(Sample { state: State::Primary { fork, .. }, .. })) => {
+                history.accept(epoch.system, epoch.timeline, fork);
+            }
+            (None, _) => history.accept(epoch.system, epoch.timeline, None),
+        }
+        self.samples = PrimarySamples::default();
+    }
+
+    /// Whoever can write and is not the primary is fenced. It is a matter of what was heard last: one that does not
+    /// answer may well go on writing.
+    fn fence(&mut self, now: Instant, primary: Option<NodeId>, disputed: bool) {
+        let (epoch, limits) = (self.epoch, self.limits);
+        for (id, node) in (0_u16..).map(NodeId).zip(&mut self.nodes) {
+            let Some(role) = node.current(now, &limits).map(Sample::role) else { continue };
+            match role {
+                Role::Primary if primary == Some(id) => node.fenced = false,
+                Role::Primary => node.fenced |= epoch.is_some() || disputed,
+                Role::Replica => node.fenced &= !node.sample.is_some_and(|sample| follows(&sample, epoch)),
+            }
         }
     }
 
@@ -366,6 +418,7 @@ impl Judge<'_> {
             covered_at,
             progress: Arc::clone(&node.progress),
             eligible,
+            fenced: node.fenced,
             serves_since: node.serves_since,
             version: sample.map(|sample| sample.version),
             replay_paused: matches!(sample, Some(Sample { state: State::Replica { paused: true, .. }, .. })),
@@ -379,11 +432,14 @@ impl Judge<'_> {
             (_, None) => return Err(Ineligible::Unreachable),
             (_, Some(sample)) => sample,
         };
-        if self.epoch.is_some() && !follows(sample, self.epoch) {
+        if self.epoch.is_some_and(|epoch| epoch.system != sample.system) {
             return Err(Ineligible::OtherHistory);
         }
         if sample.role() == Role::Primary {
-            return Err(Ineligible::Primary);
+            return Err(if node.fenced { Ineligible::Fenced } else { Ineligible::Primary });
+        }
+        if self.epoch.is_some() && !follows(sample, self.epoch) {
+            return Err(Ineligible::OtherHistory);
         }
         // While two nodes claim one timeline, nobody knows whose history a replica replays.
         if self.alarm.is_some() {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
+use super::super::view::Dispute;
 use super::*;
 use crate::metrics::Metrics;
 
@@ -19,23 +20,28 @@ enum Event {
     Replica(u16, u64, u32, u64),
     /// A primary of another cluster: (node, sent at, timeline)
     Stranger(u16, u64, u32),
+    /// What a node says of its timeline's past: (node, timeline, history file)
+    Lineage(u16, u32, &'static str),
     /// (node, at)
     Fail(u16, u64),
     /// The view at this time, as `show` writes it.
     See(u64, &'static str),
 }
-use Event::{Fail, Primary, Replica, See, Stranger};
+use Event::{Fail, Lineage, Primary, Replica, See, Stranger};
 
-/// `primary=a b=ok c=lag_time`: the primary, then each node that is not eligible because it is a primary, and why.
+/// `primary=a b=ok c=lag_time`: the primary, then what each other node is for reads, and whether it is fenced.
 fn show(view: &View) -> String {
     let name = |id: NodeId| view.node(id).map_or("?", |node| &*node.name);
     let mut text = format!("primary={}", view.primary.map_or("none", name));
     for node in view.nodes.iter().filter(|node| view.primary != Some(node.id)) {
         let why = node.eligible.err().map_or("ok", Ineligible::as_str);
-        write!(text, " {}={why}", node.name).unwrap();
+        let fenced = if node.fenced && why != "fenced" { "(fenced)" } else { "" };
+        write!(text, " {}={why}{fenced}", node.name).unwrap();
     }
-    if view.alarm.is_some() {
-        text.push_str(" ALARM");
+    match view.alarm.map(|alarm| alarm.dispute) {
+        Some(Dispute::SameTimeline) => text.push_str(" ALARM same timeline"),
+        Some(Dispute::OtherBranch) => text.push_str(" ALARM other branch"),
+        None => {}
     }
     text
 }
@@ -88,6 +94,11 @@ fn check(nodes: usize, scene: &[Event]) {
                 let state = State::Primary { insert: Lsn(1), flush: Lsn(1), fork: None };
                 tracker.record(NodeId(node), sample(ms, 666, timeline, state));
                 ms
+            }
+            Lineage(node, timeline, text) => {
+                let lineage = super::Lineage::parse(timeline, text.as_bytes()).unwrap();
+                tracker.tell_lineage(NodeId(node), lineage);
+                continue;
             }
             Fail(node, ms) => {
                 tracker.fail(NodeId(node), at(ms));
@@ -222,6 +233,46 @@ fn a_failure_counts_at_once_and_reads_return_gradually() {
     );
 }
 
+/// Lets a replica return and fail over and over, and gives how many good probes it needed each time. `pauses` are how
+/// long it stays up before it fails.
+fn probes_needed(pauses: &[u64]) -> Vec<u32> {
+    let start = Instant::now();
+    let mut tracker = tracker(2);
+    let mut now = start;
+    let sample =
+        |now, state| Sample { sent_at: now, connected_at: start, system: SYSTEM, timeline: 1, version: 150_004, state };
+    let probe = |tracker: &mut Tracker, now: &mut Instant| {
+        *now += Duration::from_millis(10);
+        tracker.record(NodeId(0), sample(*now, State::Primary { insert: Lsn(1), flush: Lsn(1), fork: None }));
+        tracker.record(NodeId(1), sample(*now, State::Replica { replay: Lsn(1), paused: false }));
+        tracker.judge(*now).node(NodeId(1)).unwrap().eligible
+    };
+    probe(&mut tracker, &mut now).unwrap();
+    let mut needed = Vec::new();
+    for pause in pauses {
+        now += Duration::from_secs(*pause);
+        tracker.fail(NodeId(1), now);
+        let mut probes = 1;
+        while probe(&mut tracker, &mut now).is_err() {
+            probes += 1;
+        }
+        needed.push(probes);
+    }
+    needed
+}
+
+#[test]
+fn a_node_that_fails_again_and_again_returns_later_and_later() {
+    for (pauses, expected) in [
+        (vec![1], vec![2]),
+        (vec![1, 1, 1, 1, 1, 1, 1], vec![2, 4, 8, 16, 32, 32, 32]),
+        // It has been well for a minute.
+        (vec![1, 1, 1, 61, 1], vec![2, 4, 8, 2, 4]),
+    ] {
+        assert_eq!(probes_needed(&pauses), expected, "{pauses:?}");
+    }
+}
+
 #[test]
 fn a_node_whose_probes_hang_is_unreachable() {
     check(
@@ -248,19 +299,22 @@ fn a_promotion_moves_the_primary_and_fences_the_old_one() {
             Fail(0, 100),
             Primary(1, 110, 2, 120),
             // The other replica has not followed yet.
-            See(110, "primary=b a=unreachable c=other_history"),
+            See(110, "primary=b a=unreachable(fenced) c=other_history"),
             Replica(2, 120, 2, 110),
             Primary(1, 130, 2, 120),
-            See(130, "primary=b a=unreachable c=lag_unknown"),
+            See(130, "primary=b a=unreachable(fenced) c=lag_unknown"),
             Replica(2, 140, 2, 120),
-            See(140, "primary=b a=unreachable c=ok"),
+            See(140, "primary=b a=unreachable(fenced) c=ok"),
             // The old primary comes back as it was.
             Primary(0, 200, 1, 5000),
             Primary(0, 210, 1, 5000),
-            See(210, "primary=b a=other_history c=ok"),
+            See(210, "primary=b a=fenced c=ok"),
             // And has no chance while the new one is away either.
             Fail(1, 220),
-            See(220, "primary=none a=other_history b=unreachable c=ok"),
+            See(220, "primary=none a=fenced b=unreachable c=ok"),
+            // Started as a replica, and on what it had before.
+            Replica(0, 250, 1, 5000),
+            See(250, "primary=none a=other_history(fenced) b=unreachable c=ok"),
             // Rebuilt as a replica of the new one.
             Replica(0, 300, 2, 120),
             See(300, "primary=none a=ok b=unreachable c=ok"),
@@ -277,9 +331,9 @@ fn two_primaries_of_one_timeline_stop_writes() {
             Primary(0, 0, 2, 100),
             Primary(1, 0, 2, 100),
             Replica(2, 0, 2, 100),
-            See(0, "primary=none a=primary b=primary c=other_history ALARM"),
+            See(0, "primary=none a=fenced b=fenced c=other_history ALARM same timeline"),
             Fail(1, 10),
-            See(10, "primary=a b=unreachable c=ok"),
+            See(10, "primary=a b=unreachable(fenced) c=ok"),
         ],
     );
     // The accepted one is gone; a stranger to its history uses the same number.
@@ -291,10 +345,65 @@ fn two_primaries_of_one_timeline_stop_writes() {
             See(0, "primary=a b=other_history"),
             Fail(0, 10),
             Primary(1, 20, 2, 100),
-            See(20, "primary=none a=unreachable b=primary ALARM"),
+            See(20, "primary=none a=unreachable b=fenced ALARM same timeline"),
             // Promoted once more, it is certainly the younger one.
             Primary(1, 30, 3, 100),
-            See(30, "primary=b a=unreachable"),
+            See(30, "primary=b a=unreachable(fenced)"),
+        ],
+    );
+}
+
+#[test]
+fn the_younger_of_two_primaries_wins_if_it_descends_from_the_other() {
+    // The old one is not gone.
+    check(
+        3,
+        &[
+            Primary(0, 0, 1, 100),
+            Replica(1, 0, 1, 100),
+            Replica(2, 0, 1, 100),
+            See(0, "primary=a b=ok c=ok"),
+            Lineage(1, 2, "1\t0/64\tx"),
+            Primary(1, 10, 2, 100),
+            See(10, "primary=b a=fenced c=other_history"),
+            // Promoted from what the first had left behind, with the next number.
+            Lineage(2, 3, "1\t0/70\tx"),
+            Primary(2, 20, 3, 120),
+            See(20, "primary=none a=fenced b=fenced c=fenced ALARM other branch"),
+            Fail(2, 30),
+            See(30, "primary=b a=fenced c=unreachable(fenced)"),
+            // It follows.
+            Replica(2, 40, 2, 100),
+            Replica(2, 50, 2, 100),
+            See(50, "primary=b a=fenced c=ok"),
+        ],
+    );
+    // At the start, of two the older is fenced; and a stranger's is nobody's.
+    check(
+        3,
+        &[
+            Lineage(1, 2, "1\t0/64\tx"),
+            Primary(0, 0, 1, 100),
+            Primary(1, 0, 2, 100),
+            Stranger(2, 0, 9),
+            See(0, "primary=b a=fenced c=other_history(fenced)"),
+        ],
+    );
+}
+
+#[test]
+fn a_primary_that_is_away_for_a_moment_is_not_replaced_by_a_former_one() {
+    check(
+        2,
+        &[
+            Fail(0, 0),
+            Primary(1, 0, 2, 100),
+            See(0, "primary=b a=unreachable"),
+            Fail(1, 10),
+            Primary(0, 20, 1, 5000),
+            See(20, "primary=none a=fenced b=unreachable"),
+            Primary(1, 30, 2, 100),
+            See(30, "primary=b a=fenced"),
         ],
     );
 }
@@ -308,9 +417,9 @@ fn a_node_of_another_cluster_gets_nothing() {
             Primary(1, 0, 1, 100),
             Replica(2, 0, 1, 100),
             // The majority decides which cluster this is.
-            See(0, "primary=b a=other_history c=ok"),
+            See(0, "primary=b a=other_history(fenced) c=ok"),
             Fail(1, 10),
-            See(10, "primary=none a=other_history b=unreachable c=ok"),
+            See(10, "primary=none a=other_history(fenced) b=unreachable c=ok"),
         ],
     );
 }
@@ -466,8 +575,14 @@ proptest! {
                 prop_assert_eq!(node.role, Some(Role::Primary));
                 prop_assert_eq!(view.epoch.map(|epoch| epoch.primary), Some(primary));
                 prop_assert!(view.alarm.is_none());
+                prop_assert!(!node.fenced);
+            }
+            let other_writers = view.nodes.iter().filter(|node| view.epoch.is_some() && view.primary != Some(node.id));
+            for node in other_writers.filter(|node| node.role == Some(Role::Primary) && !node.is_unreachable()) {
+                prop_assert!(node.fenced, "{} can write", node.name);
             }
             for node in view.eligible() {
+                prop_assert!(!node.fenced);
                 let (epoch, position) = (view.epoch.unwrap(), node.position.unwrap());
                 prop_assert_eq!(node.role, Some(Role::Replica));
                 prop_assert_eq!((position.system, position.timeline), (epoch.system, epoch.timeline));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::history::History;
+use super::history::{Fork, History};
 use super::load::NodeLoad;
 use super::progress::Progress;
 use crate::types::{NodeId, Position, Role};
@@ -32,9 +32,18 @@ impl View {
         self.node(id).is_some_and(NodeView::is_unreachable)
     }
 
+    pub fn is_fenced(&self, id: NodeId) -> bool {
+        self.node(id).is_some_and(|node| node.fenced)
+    }
+
     /// The replicas that may serve reads.
     pub fn eligible(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.iter().filter(|node| node.eligible.is_ok())
+    }
+
+    /// No node answers.
+    pub fn is_dark(&self) -> bool {
+        self.nodes.iter().all(|node| matches!(node.eligible, Err(Ineligible::Unreachable | Ineligible::NotProbed)))
     }
 
     /// Is there a node for writes, or at least one for reads?
@@ -61,6 +70,9 @@ pub struct NodeView {
     pub covered_at: Option<Instant>,
     /// May it serve reads as a replica? If not, why.
     pub eligible: Result<(), Ineligible>,
+    /// It can write, or could when it was heard of last, and is not the accepted primary: nothing is sent to it, and
+    /// its servers are closed, until it follows the accepted history as a replica.
+    pub fenced: bool,
     /// Since when it serves reads without a break; `None`: it does not.
     pub serves_since: Option<Instant>,
     /// As `server_version_num`: 150004 is 15.4.
@@ -97,8 +109,10 @@ pub struct Epoch {
 pub enum Ineligible {
     NotProbed,
     Unreachable,
-    /// It is the primary, or claims to be.
+    /// It is the primary, or may turn out to be.
     Primary,
+    /// It can write, and is not the accepted primary.
+    Fenced,
     /// Another system identifier, or another timeline than that of the primary accepted last.
     OtherHistory,
     LagBytes,
@@ -115,6 +129,7 @@ impl Ineligible {
             Self::NotProbed => "not_probed",
             Self::Unreachable => "unreachable",
             Self::Primary => "primary",
+            Self::Fenced => "fenced",
             Self::OtherHistory => "other_history",
             Self::LagBytes => "lag_bytes",
             Self::LagTime => "lag_time",
@@ -124,22 +139,54 @@ impl Ineligible {
     }
 }
 
-/// Two nodes claim one timeline: both histories cannot be true, so writes go nowhere.
+/// Two nodes have a right to be the primary, by histories that cannot both be true, so writes go nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
+    /// The one that was accepted, or came first.
+    pub one: Claimant,
+    pub other: Claimant,
+    pub dispute: Dispute,
+}
+
+/// A node that can write, or was accepted as one that can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    pub node: NodeId,
     pub timeline: u32,
-    pub one: NodeId,
-    pub other: NodeId,
+    /// Where its timeline begins, if anybody knows.
+    pub fork: Option<Fork>,
+}
+
+/// Why two histories cannot both be true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispute {
+    /// Two nodes write on timelines of one number.
+    SameTimeline,
+    /// The higher timeline does not go on from the lower one.
+    OtherBranch,
 }
 
 impl Alarm {
     /// What happened and what to do, with the nodes' names.
     pub fn message(self, view: &View) -> String {
-        let name = |id: NodeId| view.node(id).map_or("?", |node| &*node.name);
-        let (one, other, timeline) = (name(self.one), name(self.other), self.timeline);
+        let name = |claimant: Claimant| view.node(claimant.node).map_or("?", |node| &*node.name);
+        let who = |claimant: Claimant| {
+            let fork = claimant.fork;
+            let begins = fork.map(|fork| format!(", which left timeline {} at {}", fork.timeline, fork.at));
+            format!("{} (timeline {}{})", name(claimant), claimant.timeline, begins.unwrap_or_default())
+        };
+        let (one, other) = (name(self.one), name(self.other));
+        let why = match self.dispute {
+            Dispute::SameTimeline => "both claim to be the primary of one timeline".to_owned(),
+            Dispute::OtherBranch => {
+                format!("both claim to be the primary, and the history of {other} does not go on from that of {one}")
+            }
+        };
         format!(
-            "nodes {one} and {other} both claim to be the primary of timeline {timeline}: writes go nowhere until \
-             {other} is stopped or follows {one}; to keep {other} instead, stop {one} and restart Causeway"
+            "nodes {} and {} {why}: writes go nowhere until {other} is stopped or follows {one}; to keep {other} \
+             instead, stop {one} and restart Causeway",
+            who(self.one),
+            who(self.other)
         )
     }
 }

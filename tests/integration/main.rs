@@ -27,6 +27,7 @@ mod hostile;
 mod lag;
 mod lifecycle;
 mod login;
+mod nodes;
 mod outage;
 mod pgbench;
 mod positions;
@@ -41,6 +42,7 @@ mod state;
 mod switchover;
 mod target;
 mod traffic;
+mod unwell;
 mod wire_cancel;
 mod wire_encodings;
 mod wire_fuzz;
@@ -78,6 +80,8 @@ fn main() -> ExitCode {
         positions::TESTS,
         forks::TESTS,
         staleness::TESTS,
+        nodes::TESTS,
+        unwell::TESTS,
         outage::TESTS,
         routing::TESTS,
         state::TESTS,

@@ -49,7 +49,8 @@ impl Watched {
         let probe = config::Probe { interval, timeout: Duration::from_secs(1), ..config.probe };
         let metrics = Metrics::new(2).unwrap();
         let cluster = &config.clusters[0];
-        let topology = Topology::start(cluster, &probe, &config.routing, &metrics, control_plane.handle()).unwrap();
+        let (routing, network, handle) = (&config.routing, &config.network, control_plane.handle());
+        let topology = Topology::start(cluster, &probe, routing, network, &metrics, handle).unwrap();
         let watched = Self { topology, metrics, _control_plane: control_plane };
         watched.await_view(|view| view.primary.is_some() && view.eligible().count() == 2);
         watched

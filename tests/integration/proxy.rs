@@ -69,6 +69,22 @@ impl Proxy {
         environment: &[(&str, &str)],
         edit: impl FnOnce(String) -> String,
     ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"));
+        command.envs(environment.iter().copied());
+        Self::launch_as(cluster, command, edit)
+    }
+
+    /// Starts it in a mount namespace of its own, after a command that mounts something there; for root only.
+    pub fn start_in_mounts(cluster: &LocalCluster, mount: &str, edit: impl FnOnce(String) -> String) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{mount} && exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_causeway"));
+        let proxy = Self::launch_as(cluster, command, edit);
+        proxy.await_replicas(cluster);
+        proxy
+    }
+
+    fn launch_as(cluster: &LocalCluster, mut command: Command, edit: impl FnOnce(String) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (port, metrics_port) = (free_port().unwrap(), free_port().unwrap());
         let app = Login { user: USER, password: PASSWORD.to_owned(), database: "" };
@@ -80,13 +96,7 @@ impl Proxy {
         let config = configuration(cluster, &app, &control, port).replace("[clusters.demo]\n", patient) + &metrics;
         fs::write(&file, edit(config)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_causeway"))
-            .args(["run", "--config"])
-            .arg(file)
-            .envs(environment.iter().copied())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let process = command.args(["run", "--config"]).arg(file).stderr(log).spawn().unwrap();
         let proxy = Self { process, port, metrics_port, directory };
         wait_for(READY_LIMIT, "the proxy listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         proxy

@@ -16,7 +16,7 @@ use toml::Spanned;
 use self::report::Report;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
-use super::{AuthType, Config, Fallback, Limits, Log, LogFormat, Pool, Probe, Routing, raw};
+use super::{AuthType, Config, Fallback, Keepalive, Limits, Log, LogFormat, Network, Pool, Probe, Routing, raw};
 use crate::types::PoolMode;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -73,6 +73,7 @@ fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
         pool: pool(&file.pool, report),
         routing: routing(file, report),
         probe: probe(&file.probe, report),
+        network: network(&file.network, report),
         limits: limits(&file.limits, report),
         metrics,
         log: log(&file.log, report),
@@ -96,6 +97,7 @@ fn pool(raw: &raw::Pool, report: &mut Report<'_>) -> Pool {
         lifetime: report.time(&raw.server_lifetime, &(SECOND..=365 * DAY)),
         query_wait_timeout: report.time(&raw.query_wait_timeout, &(MILLISECOND..=DAY)),
         connect_timeout: report.time(&raw.server_connect_timeout, &(10 * MILLISECOND..=HOUR)),
+        login_retry: report.time(&raw.server_login_retry, &(Duration::ZERO..=HOUR)),
         max_prepared_statements: report.count(&raw.max_prepared_statements, &(1..=100_000)),
     };
     if pool.min_size > pool.size {
@@ -131,10 +133,26 @@ fn probe(raw: &raw::Probe, report: &mut Report<'_>) -> Probe {
     }
 }
 
+fn network(raw: &raw::Network, report: &mut Report<'_>) -> Network {
+    // The kernel counts whole seconds, up to 32767 of them.
+    let seconds = SECOND..=9 * HOUR;
+    let keepalive = Keepalive {
+        idle: report.time(&raw.tcp_keepidle, &seconds),
+        interval: report.time(&raw.tcp_keepintvl, &seconds),
+        probes: report.count(&raw.tcp_keepcnt, &(1..=127)),
+    };
+    Network {
+        keepalive: Some(keepalive).filter(|_| *raw.tcp_keepalive.get_ref()),
+        user_timeout: report.time(&raw.tcp_user_timeout, &(Duration::ZERO..=DAY)),
+        dns_max_ttl: report.time(&raw.dns_max_ttl, &(Duration::ZERO..=DAY)),
+    }
+}
+
 fn limits(raw: &raw::Limits, report: &mut Report<'_>) -> Limits {
     Limits {
         max_client_conn: report.count(&raw.max_client_conn, &(1..=1_000_000)),
         client_login_timeout: report.time(&raw.client_login_timeout, &(100 * MILLISECOND..=HOUR)),
+        login_during_outage: *raw.login_during_outage.get_ref(),
         client_idle_timeout: report.time(&raw.client_idle_timeout, &(Duration::ZERO..=365 * DAY)),
         // PostgreSQL takes no message of a gibibyte or more.
         max_message_bytes: report.size(&raw.max_message_size, &(64 * KIB..=GIB)),
