@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cli::DemoOptions;
 use super::demo::{self, Proxy};
+use super::descriptors;
 use super::explain::{self, Client};
 use super::{Running, internal, start};
 use crate::config::{self, Config};
@@ -21,6 +22,7 @@ use crate::net::listen::Local;
 /// # Errors
 /// It could not start.
 pub fn run(config: Config) -> Result<()> {
+    descriptors::raise(&config);
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let running = start(config).await?;

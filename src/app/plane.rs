@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::janitor;
 use crate::net::listen::Listener;
 use crate::net::stream::Detached;
+use crate::session::census::ClientCount;
 use crate::session::cluster::Cluster;
-use crate::session::worker::{ClientCount, Shared, Worker};
+use crate::session::worker::{Shared, Worker};
 use crate::session::{Door, accept};
 use crate::types::WorkerId;
 
@@ -32,8 +33,6 @@ pub struct Newcomer {
     count: ClientCount,
 }
 
-const TICK: Duration = Duration::from_secs(1);
-
 /// Accepts clients and hands each to the worker with the fewest.
 pub async fn welcome(
     listener: Listener,
@@ -45,8 +44,8 @@ pub async fn welcome(
     let serve = async {
         loop {
             let (stream, peer) = listener.accept().await;
-            let worker = shared.least_loaded();
-            let count = ClientCount::new(&shared, worker);
+            let worker = shared.census.least_loaded();
+            let count = ClientCount::new(&shared.census, worker);
             match stream.detach() {
                 Ok(stream) => {
                     let newcomer = Newcomer { stream, door: Arc::clone(&door), count };
@@ -138,7 +137,7 @@ async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
 }
 
 async fn tick(worker: Rc<Worker>) {
-    let mut ticks = worker.shared.timers.interval(TICK);
+    let mut ticks = worker.shared.timers.interval(worker.period());
     loop {
         ticks.tick().await;
         worker.tick(Instant::now());

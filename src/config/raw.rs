@@ -165,6 +165,11 @@ pub struct User {
     pub pool_mode: Option<Spanned<String>>,
     pub pool_size: Option<Spanned<u64>>,
     pub replication: Option<Spanned<bool>>,
+    pub max_user_client_connections: Option<Spanned<u64>>,
+    pub query_timeout: Option<Spanned<Time>>,
+    pub idle_transaction_timeout: Option<Spanned<Time>>,
+    pub transaction_timeout: Option<Spanned<Time>>,
+    pub client_idle_timeout: Option<Spanned<Time>>,
     pub consistency: Option<Spanned<String>>,
     pub max_staleness: Option<Spanned<Time>>,
     pub causal_wait: Option<Spanned<Time>>,
@@ -173,6 +178,7 @@ pub struct User {
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Database {
+    pub max_db_client_connections: Option<Spanned<u64>>,
     pub consistency: Option<Spanned<String>>,
     pub max_staleness: Option<Spanned<Time>>,
     pub causal_wait: Option<Spanned<Time>>,
@@ -188,6 +194,7 @@ pub struct Pool {
     pub server_idle_timeout: Spanned<Time>,
     pub server_lifetime: Spanned<Time>,
     pub query_wait_timeout: Spanned<Time>,
+    pub max_waiting_clients: Spanned<u64>,
     pub server_connect_timeout: Spanned<Time>,
     pub max_prepared_statements: Spanned<u64>,
 }
@@ -201,6 +208,7 @@ impl Default for Pool {
             server_idle_timeout: seconds(10 * MINUTE),
             server_lifetime: seconds(HOUR),
             query_wait_timeout: seconds(2 * MINUTE),
+            max_waiting_clients: unset(0),
             server_connect_timeout: seconds(15),
             max_prepared_statements: unset(200),
         }
@@ -259,8 +267,14 @@ impl Default for Probe {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Limits {
     pub max_client_conn: Spanned<u64>,
+    pub max_user_client_connections: Spanned<u64>,
+    pub max_db_client_connections: Spanned<u64>,
     pub client_login_timeout: Spanned<Time>,
     pub client_idle_timeout: Spanned<Time>,
+    pub query_timeout: Spanned<Time>,
+    pub idle_transaction_timeout: Spanned<Time>,
+    pub transaction_timeout: Spanned<Time>,
+    pub max_memory: Spanned<Size>,
     pub max_message_size: Spanned<Size>,
     pub max_batch_size: Spanned<Size>,
     pub memo_size: Spanned<Size>,
@@ -271,8 +285,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_client_conn: unset(10_000),
+            max_user_client_connections: unset(0),
+            max_db_client_connections: unset(0),
             client_login_timeout: seconds(MINUTE),
             client_idle_timeout: seconds(0),
+            query_timeout: seconds(0),
+            idle_transaction_timeout: seconds(0),
+            transaction_timeout: seconds(0),
+            max_memory: unset(Size(ByteSize::gib(1))),
             max_message_size: unset(Size(ByteSize::gib(1))),
             max_batch_size: unset(Size(ByteSize::mib(16))),
             memo_size: unset(Size(ByteSize::mib(16))),

@@ -15,6 +15,7 @@ mod pulled;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prometheus::proto::MetricType;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -49,6 +50,8 @@ pub struct Metrics {
     pins: IntCounterVec,
     split_brain: IntGaugeVec,
     pub client_bytes: Arc<Lanes<ClientBytes>>,
+    /// What large batches take of `max_memory` now.
+    pub batch_bytes: Arc<AtomicUsize>,
     /// Classifications that the memo answered, and those that it did not.
     pub memo_hits: IntCounter,
     pub memo_misses: IntCounter,
@@ -108,6 +111,7 @@ impl Metrics {
                 &["cluster"],
             )?,
             client_bytes: client_bytes(&make, workers)?,
+            batch_bytes: batch_bytes(&make)?,
             memo_hits: make.counter("causeway_memo_hits_total", "Classifications that the memo answered.")?,
             memo_misses: make.counter("causeway_memo_misses_total", "Classifications that the memo lacked.")?,
             parse_failures: make.counter(
@@ -202,6 +206,15 @@ fn client_bytes(make: &Maker<'_>, workers: usize) -> prometheus::Result<Arc<Lane
     counter("causeway_client_received_bytes_total", "Bytes from clients.", |bytes| bytes.received.get())?;
     counter("causeway_client_sent_bytes_total", "Bytes to clients.", |bytes| bytes.sent.get())?;
     Ok(lanes)
+}
+
+fn batch_bytes(make: &Maker<'_>) -> prometheus::Result<Arc<AtomicUsize>> {
+    let held = Arc::new(AtomicUsize::new(0));
+    let shown = Arc::clone(&held);
+    let reading = move || Reading::Gauge(i64::try_from(shown.load(Relaxed)).unwrap_or(i64::MAX));
+    let help = "Memory that clients' large batches take, of max_memory.";
+    make.pulled("causeway_batch_memory_bytes", help, &[], MetricType::GAUGE)?.add(&[], reading);
+    Ok(held)
 }
 
 impl fmt::Debug for Metrics {

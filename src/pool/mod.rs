@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use self::lease::Turn;
 pub use self::lease::{Lease, Place};
-use self::queue::Queue;
+use self::queue::{Line, Queue};
 use self::shelf::{Shelf, Verdict};
 pub use self::waiting::Waiting;
 use crate::metrics::PoolMetrics;
@@ -44,6 +44,8 @@ pub struct Limits {
     /// Zero: no limit.
     pub lifetime: Duration,
     pub wait_timeout: Duration,
+    /// Zero: no limit.
+    pub max_waiting: usize,
 }
 
 /// What all workers share of a pool.
@@ -104,11 +106,18 @@ pub enum Attempt<S: Pooled> {
     /// The pool may grow: connect, then [`Place::fill`].
     Connect(Place<S>),
     Wait(Waiting<S>),
+    /// As many wait already as may.
+    Full,
 }
 
 impl<S: Pooled> Pool<S> {
     pub fn new(name: String, workers: usize, limits: Limits, metrics: Arc<PoolMetrics>) -> Arc<Self> {
-        let core = Arc::new(Core { name, limits, queue: Queue::new(limits.size, workers.max(1)), metrics });
+        let core = Arc::new(Core {
+            name,
+            limits,
+            queue: Queue::new(limits.size, limits.max_waiting, workers.max(1)),
+            metrics,
+        });
         let shelves =
             (0..workers.max(1)).map(|worker| Arc::new(Shelf::new(Arc::clone(&core), WorkerId(worker)))).collect();
         Arc::new(Self { core, shelves })
@@ -137,8 +146,10 @@ impl<S: Pooled> Pool<S> {
         if let Some(lease) = self.take_foreign(worker, |_| true) {
             return Attempt::Server(lease);
         }
-        let Some(receiver) = self.core.queue.grow_or_wait(worker) else {
-            return Attempt::Connect(Place::new(self.own(worker)));
+        let receiver = match self.core.queue.grow_or_wait(worker) {
+            Line::Grows => return Attempt::Connect(Place::new(self.own(worker))),
+            Line::Full => return Attempt::Full,
+            Line::Waits(receiver) => receiver,
         };
         let waiting = Waiting::new(Arc::clone(self), receiver);
         // Whoever puts a server on a shelf from now on sees that somebody waits; what was put there before is found here.

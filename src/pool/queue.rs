@@ -19,6 +19,8 @@ pub(super) struct Queue<T> {
 #[derive(Debug)]
 struct Books<T> {
     size: usize,
+    /// Zero: no limit.
+    max_waiting: usize,
     /// Every server that exists or is being connected, idle ones too.
     taken: usize,
     /// Of these, the ones that are being connected.
@@ -36,6 +38,17 @@ struct Waiter<T> {
     number: u64,
 }
 
+/// Where somebody stands who asked for a server.
+#[derive(Debug)]
+pub(super) enum Line<T> {
+    /// One place is taken for the caller, who connects.
+    Grows,
+    /// The caller is in line, and must look once more at what is idle.
+    Waits(oneshot::Receiver<T>),
+    /// As many are in line as may.
+    Full,
+}
+
 /// What a place that is given up was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freed {
@@ -45,9 +58,9 @@ pub(super) enum Freed {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(size: usize, workers: usize) -> Self {
+    pub(super) fn new(size: usize, max_waiting: usize, workers: usize) -> Self {
         let waiters = (0..workers).map(|_| VecDeque::new()).collect();
-        let books = Books { size: size.max(1), taken: 0, connecting: 0, waiters, arrivals: 0 };
+        let books = Books { size: size.max(1), max_waiting, taken: 0, connecting: 0, waiters, arrivals: 0 };
         Self { books: Mutex::new(books), waiting: AtomicUsize::new(0) }
     }
 
@@ -61,17 +74,18 @@ impl<T> Queue<T> {
         self.books.lock().grow_below(minimum)
     }
 
-    /// `None`: one place is taken for the caller, who connects. Else the caller is in line, and must look once more at
-    /// what is idle.
-    pub(super) fn grow_or_wait(&self, worker: WorkerId) -> Option<oneshot::Receiver<T>> {
+    pub(super) fn grow_or_wait(&self, worker: WorkerId) -> Line<T> {
         let mut books = self.books.lock();
         if books.grow_below(usize::MAX) {
-            return None;
+            return Line::Grows;
+        }
+        if books.is_full() {
+            return Line::Full;
         }
         let (sender, receiver) = oneshot::channel();
         books.push(worker, sender);
         self.waiting.store(books.waiting(), Relaxed);
-        Some(receiver)
+        Line::Waits(receiver)
     }
 
     /// Somebody may be in line. Who makes a server available asks again behind that: the lock on the idle servers, which
@@ -132,6 +146,15 @@ impl<T> Books<T> {
         let number = self.arrivals;
         let index = worker.0 % self.waiters.len();
         self.waiters[index].push_back(Waiter { turn, number });
+    }
+
+    /// Those who have left are forgotten only when they are in the way.
+    fn is_full(&mut self) -> bool {
+        if self.max_waiting == 0 || self.waiting() < self.max_waiting {
+            return false;
+        }
+        self.waiters.iter_mut().for_each(|line| line.retain(|waiter| !waiter.turn.is_closed()));
+        self.waiting() >= self.max_waiting
     }
 
     fn waiting(&self) -> usize {

@@ -59,7 +59,7 @@ impl PoolSet {
     /// A server of the node: an idle one, a new one, or one for which the session waits its turn.
     ///
     /// # Errors
-    /// `query_wait_timeout` is over, or the node cannot be connected to (`Retry::Elsewhere`).
+    /// `query_wait_timeout` is over, `max_waiting_clients` wait already, or the node cannot be connected to (`Retry::Elsewhere`).
     pub async fn lease(&self, node: NodeId, worker: WorkerId) -> Result<Lease<Server>> {
         self.finish(node, worker, self.pools[node.index()].attempt(worker)).await
     }
@@ -73,6 +73,7 @@ impl PoolSet {
             attempt = match attempt {
                 Attempt::Server(lease) => return Ok(lease),
                 Attempt::Connect(place) => return self.connect(node, place).await,
+                Attempt::Full => return Err(self.pools[node.index()].too_many_wait()),
                 Attempt::Wait(waiting) => waiting.turn(worker, &self.endpoints[node.index()].timers).await?,
             }
         }

@@ -38,6 +38,7 @@ fn limits(size: usize) -> Limits {
         idle_timeout: Duration::from_secs(60),
         lifetime: Duration::from_secs(3600),
         wait_timeout: Duration::from_secs(5),
+        max_waiting: 0,
     }
 }
 
@@ -113,6 +114,23 @@ async fn waiters_are_served_where_the_server_is_and_nearly_in_order() {
     assert!(matches!(third.turn(ONE, &Timers::current()).await.unwrap(), Attempt::Server(_)));
 }
 
+#[test]
+fn as_many_wait_as_may_and_who_left_counts_no_more() {
+    let pool = pool(Limits { max_waiting: 2, ..limits(1) });
+    let lease = connect(&pool, ONE, 1);
+    let (first, second) = (queue(&pool, ONE), queue(&pool, TWO));
+    assert!(matches!(pool.attempt(ONE), Attempt::Full));
+    let error = pool.too_many_wait();
+    assert_eq!(error.sqlstate(), sqlstate::TOO_MANY_CONNECTIONS);
+    assert!(error.message().contains("max_waiting_clients = 2") && error.message().contains("test"), "{error}");
+    // The one behind it still has its place.
+    drop(first);
+    let third = queue(&pool, ONE);
+    assert!(matches!(pool.attempt(ONE), Attempt::Full));
+    drop((second, third, lease));
+    assert!(matches!(pool.attempt(TWO), Attempt::Connect(_)));
+}
+
 #[tokio::test]
 async fn a_waiter_that_leaves_passes_on_what_it_was_handed() {
     let pool = pool(limits(1));
@@ -150,7 +168,9 @@ fn no_release_is_missed() {
                         }
                     }
                     Attempt::Server(lease) => lease,
-                    other @ Attempt::Connect(_) => panic!("expected a server or to wait, got {other:?}"),
+                    other @ (Attempt::Connect(_) | Attempt::Full) => {
+                        panic!("expected a server or to wait, got {other:?}")
+                    }
                 };
                 lease.release(Instant::now());
             }
@@ -231,10 +251,11 @@ fn served(waiters: &mut Vec<Waiting<Fake>>, made: &mut usize) -> Vec<Lease<Fake>
 }
 
 proptest! {
-    /// Never more servers than the size, no server in two hands, and nobody waits while a server is idle.
+    /// Never more servers than the size, no server in two hands, nobody waits while a server is idle, and nobody is
+    /// refused while there is room to wait.
     #[test]
-    fn the_books_stay_true(size in 1..5usize, steps in steps()) {
-        let pool = pool(limits(size));
+    fn the_books_stay_true(size in 1..5usize, max_waiting in 0..4usize, steps in steps()) {
+        let pool = pool(Limits { max_waiting, ..limits(size) });
         let (mut lent, mut made, mut waiters) = (Vec::new(), 0, Vec::new());
         for step in steps {
             match step {
@@ -247,7 +268,9 @@ proptest! {
                     Attempt::Wait(waiting) => {
                         prop_assert_eq!(lent.len(), size);
                         waiters.push(waiting);
+                        prop_assert!(max_waiting == 0 || waiters.len() <= max_waiting);
                     }
+                    Attempt::Full => prop_assert!(max_waiting > 0 && waiters.len() == max_waiting),
                 },
                 Step::Park(nth) if !lent.is_empty() => lent.swap_remove(nth % lent.len()).release(Instant::now()),
                 Step::Close(nth) if !lent.is_empty() => drop(lent.swap_remove(nth % lent.len())),

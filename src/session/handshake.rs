@@ -1,23 +1,25 @@
 //! From a new connection to a session: TLS, cancel requests, start-up, login, and what a client is told then.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use super::batch::{Bounds, Collector};
-use super::cancel::Registration;
+use super::cancel::{CancelSlot, Registration};
+use super::census::ClientCount;
 use super::cluster::Cluster;
 use super::replication::{Link, Opened};
+use super::seat::SeatGuard;
 use super::statements::ClientStatements;
-use super::worker::{ClientCount, SeatGuard, Shared, Worker};
-use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Unaudited};
+use super::worker::{Shared, Worker};
+use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Share, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
-use crate::config;
+use crate::config::{self, Timeouts};
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::metrics::{CancelOutcome, LoginOutcome, Origin};
 use crate::net::login::LoginIo;
@@ -41,23 +43,51 @@ pub struct Door {
 }
 
 /// Serves one connection from its first byte to its last.
-pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) {
-    let shared = Arc::clone(&worker.shared);
-    let _connected = shared.metrics.client();
-    let limit = shared.config.limits.client_login_timeout;
-    let room = count.is_within_limit();
+pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, mut count: ClientCount) {
+    if count.is_one_too_many() {
+        worker.shared.metrics.login(LoginOutcome::TooMany);
+        return;
+    }
+    let _connected = worker.shared.metrics.client();
     // On the heap, so that it goes when the session begins: an idle session should be small.
-    let entered = Box::pin(shared.timers.timeout(limit, enter(&worker, LoginIo::new(stream), &door, room))).await;
-    match entered {
-        Ok(Some(Life::Session(mut session))) => session.run().await,
-        Ok(Some(Life::Replication(link))) => Box::pin(link.run()).await,
-        Ok(None) => {}
-        Err(_) => {
-            shared.metrics.login(LoginOutcome::TimedOut);
-            tracing::info!("a client did not log in within limits.client_login_timeout");
-        }
+    match Box::pin(come_in(&worker, stream, &door, &mut count)).await {
+        Some(Life::Session(mut session)) => session.run().await,
+        Some(Life::Replication(link)) => Box::pin(link.run()).await,
+        None => {}
     }
     drop(count);
+}
+
+/// Logs a client in, as long as it takes no more than its share of time.
+async fn come_in(worker: &Rc<Worker>, stream: Stream, door: &Door, count: &mut ClientCount) -> Option<Life> {
+    let shared = &worker.shared;
+    let now = Instant::now();
+    let room = count.is_within_limit() || worker.logins.make_room(now);
+    let login = room.then(|| worker.logins.begin(now));
+    let entering = enter(worker, LoginIo::new(stream), door, count, room);
+    let entering = shared.timers.timeout(shared.config.limits.client_login_timeout, entering);
+    let makes_room = async {
+        match &login {
+            Some(login) => login.must_make_room().await,
+            None => pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        entered = entering => {
+            if let Ok(life) = entered {
+                return life;
+            }
+            tracing::info!("a client did not log in within limits.client_login_timeout");
+            LoginOutcome::TimedOut
+        }
+        () = makes_room => {
+            tracing::info!("a client that was slow to log in made room for another: limits.max_client_conn is reached");
+            LoginOutcome::MadeRoom
+        }
+    };
+    shared.metrics.login(outcome);
+    None
 }
 
 /// What a connection becomes once its client is logged in.
@@ -66,7 +96,7 @@ enum Life {
     Replication(Box<Link>),
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Life> {
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, count: &mut ClientCount, room: bool) -> Option<Life> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -76,7 +106,7 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
         }
         First::Ssl | First::GssEnc => return None,
     };
-    let admitted = match log_in(worker, &mut io, door, room, &startup).await {
+    let admitted = match log_in(worker, &mut io, door, (count, room), &startup).await {
         Ok(admitted) => admitted,
         Err(error) => {
             turn_away(worker, io, &error).await;
@@ -88,8 +118,10 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
         return None;
     }
     let (stream, input) = io.into_parts();
-    let client = Client { stream, input, discard: 0, received_bytes: 0 };
-    let seat = worker.seat(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    let client = Client { stream, input, discard: 0, received_bytes: 0, share: Share::default() };
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let (timeouts, slot) = admitted.limits();
+    let seat = worker.seat(waker, timeouts, slot);
     Some(match admitted {
         Admitted::Session(guest) => Life::Session(Box::new(guest.into_session(worker, client, seat))),
         Admitted::Replication(opened) => Life::Replication(Box::new((*opened).into_link(worker, client, seat))),
@@ -174,12 +206,19 @@ struct Guest {
     pools: Arc<PoolSet>,
     registration: Registration,
     mode: PoolMode,
+    timeouts: Arc<Timeouts>,
     params: Arc<Params>,
     reported: Arc<Reported>,
     own: Own,
 }
 
-async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
+async fn log_in(
+    worker: &Worker,
+    io: &mut LoginIo,
+    door: &Door,
+    (count, room): (&mut ClientCount, bool),
+    startup: &Startup,
+) -> Result<Admitted> {
     let shared = &worker.shared;
     if door.tls_required && !io.stream().is_tls() {
         let message = "this listener takes clients over TLS only (client_tls_sslmode = \"require\")";
@@ -194,6 +233,7 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
         Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
     })?;
+    count.admit(&shared.config, user, database)?;
     let login = ServerLogin {
         user: user.to_owned(),
         database: database.to_owned(),
@@ -218,7 +258,8 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     let registration = shared.cancels.register(startup.minor() >= 2)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
     let cluster = Arc::clone(cluster);
-    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported, own }))
+    let timeouts = settings.timeouts;
+    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, timeouts, params, reported, own }))
 }
 
 fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
@@ -242,6 +283,7 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
         idle_timeout: pool.idle_timeout,
         lifetime: pool.lifetime,
         wait_timeout: pool.query_wait_timeout,
+        max_waiting: pool.max_waiting_clients,
     }
 }
 
@@ -300,6 +342,14 @@ async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Resu
 }
 
 impl Admitted {
+    /// How long what it does may take, and where it can be cancelled. Replication goes on for as long as it likes.
+    fn limits(&self) -> (Arc<Timeouts>, Option<Arc<CancelSlot>>) {
+        match self {
+            Self::Session(guest) => (Arc::clone(&guest.timeouts), Some(Arc::clone(&guest.registration.slot))),
+            Self::Replication(_) => (Arc::default(), None),
+        }
+    }
+
     /// What the client reads when it is in.
     fn welcome(&self) -> Vec<u8> {
         let (reported, key) = match self {

@@ -127,6 +127,11 @@ impl Relay {
         self.stretch.start += bytes - of_staged;
     }
 
+    /// The client has every message whole that it has begun to get.
+    pub fn is_between_messages(&self) -> bool {
+        self.pending_bytes() == 0 && (self.passing == 0 || !self.passing_visible)
+    }
+
     pub fn pending_bytes(&self) -> usize {
         self.staged.len() - self.staged_sent + self.stretch.len()
     }

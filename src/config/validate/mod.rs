@@ -2,6 +2,7 @@
 
 mod cluster;
 mod consistency;
+mod limits;
 mod listen;
 mod report;
 mod user;
@@ -16,7 +17,7 @@ use toml::Spanned;
 use self::report::Report;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
-use super::{AuthType, Config, Fallback, Limits, Log, LogFormat, Pool, Probe, Routing, SslMode, raw};
+use super::{AuthType, Config, Fallback, Log, LogFormat, Pool, Probe, Routing, SslMode, raw};
 use crate::types::PoolMode;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -80,7 +81,7 @@ fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
         pool: pool(&file.pool, report),
         routing: routing(file, report),
         probe: probe(&file.probe, report),
-        limits: limits(&file.limits, report),
+        limits: limits::limits(&file.limits, report),
         metrics,
         log: log(&file.log, report),
         shutdown_timeout: report.time(&file.shutdown_timeout, &(Duration::ZERO..=DAY)),
@@ -102,6 +103,7 @@ fn pool(raw: &raw::Pool, report: &mut Report<'_>) -> Pool {
         idle_timeout: report.time(&raw.server_idle_timeout, &(SECOND..=365 * DAY)),
         lifetime: report.time(&raw.server_lifetime, &(SECOND..=365 * DAY)),
         query_wait_timeout: report.time(&raw.query_wait_timeout, &(MILLISECOND..=DAY)),
+        max_waiting_clients: report.count(&raw.max_waiting_clients, &limits::CLIENTS),
         connect_timeout: report.time(&raw.server_connect_timeout, &(10 * MILLISECOND..=HOUR)),
         max_prepared_statements: report.count(&raw.max_prepared_statements, &(1..=100_000)),
     };
@@ -132,19 +134,6 @@ fn probe(raw: &raw::Probe, report: &mut Report<'_>) -> Probe {
         interval: report.time(&raw.interval, &(10 * MILLISECOND..=MINUTE)),
         timeout: report.time(&raw.timeout, &(10 * MILLISECOND..=MINUTE)),
         rise: report.count(&raw.rise, &(1..=1000)),
-    }
-}
-
-fn limits(raw: &raw::Limits, report: &mut Report<'_>) -> Limits {
-    Limits {
-        max_client_conn: report.count(&raw.max_client_conn, &(1..=1_000_000)),
-        client_login_timeout: report.time(&raw.client_login_timeout, &(100 * MILLISECOND..=HOUR)),
-        client_idle_timeout: report.time(&raw.client_idle_timeout, &(Duration::ZERO..=365 * DAY)),
-        // PostgreSQL takes no message of a gibibyte or more.
-        max_message_bytes: report.size(&raw.max_message_size, &(64 * KIB..=GIB)),
-        max_batch_bytes: report.size(&raw.max_batch_size, &(64 * KIB..=GIB)),
-        memo_bytes: report.size(&raw.memo_size, &(MIB..=64 * GIB)),
-        max_client_statements: report.count(&raw.max_client_statements, &(1..=1_000_000)),
     }
 }
 
