@@ -26,6 +26,7 @@ mod lag;
 mod lifecycle;
 mod login;
 mod outage;
+mod overload;
 mod pgbench;
 mod positions;
 mod prepared;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         forks::TESTS,
         staleness::TESTS,
         outage::TESTS,
+        overload::TESTS,
         routing::TESTS,
         state::TESTS,
         prepared::TESTS,

@@ -169,7 +169,8 @@ fn what_takes_too_long_is_ended(env: &Env) {
         let labels = format!("database=\"{}\",node=\"primary\",state=\"active\"", database.name);
         wait_for(LIMIT, "all servers are free", || proxy.metric("causeway_pool_servers", &labels) == 0.0);
         let sleepers = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(600)'";
-        let nobody = || env.shared().cluster.nodes().iter().all(|node| node.sql(&database.name, sleepers).unwrap() == "0");
+        let nobody =
+            || env.shared().cluster.nodes().iter().all(|node| node.sql(&database.name, sleepers).unwrap() == "0");
         wait_for(LIMIT, "nothing runs any more", nobody);
     }
 }
@@ -177,7 +178,10 @@ fn what_takes_too_long_is_ended(env: &Env) {
 /// The limit on a query holds for its time in the queue, too; whichever is shorter is the one that is named.
 fn who_waits_too_long_is_told_which_limit(env: &Env) {
     let database = env.database("queue");
-    let cases = [("1s", "1h", told("57014", &["query_timeout (1s)"], true)), ("1h", "1s", told("53300", &["query_wait_timeout (1s)"], true))];
+    let cases = [
+        ("1s", "1h", told("57014", &["query_timeout (1s)"], true)),
+        ("1h", "1s", told("53300", &["query_wait_timeout (1s)"], true)),
+    ];
     for (query, wait, want) in cases {
         let settings = format!(
             "[limits]\nquery_timeout = \"{query}\"\n[pool]\ndefault_pool_size = 1\nquery_wait_timeout = \"{wait}\"\n"

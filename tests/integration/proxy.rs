@@ -80,7 +80,9 @@ impl Proxy {
         let config = configuration(cluster, &app, &control, port).replace("[clusters.demo]\n", patient) + &metrics;
         fs::write(&file, edit(config)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_causeway"))
+        // What measures is measured with what is deployed.
+        let binary = std::env::var("CAUSEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_causeway").to_owned());
+        let process = Command::new(binary)
             .args(["run", "--config"])
             .arg(file)
             .envs(environment.iter().copied())
