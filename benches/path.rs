@@ -97,9 +97,17 @@ impl Pooled for Idle {
 fn lease(criterion: &mut Criterion) {
     let metrics = Metrics::new(2).expect("a registry of its own");
     let minute = Duration::from_secs(60);
-    let limits =
-        Limits { size: 20, min_size: 0, idle_timeout: minute, lifetime: minute, wait_timeout: minute, max_waiting: 0 };
-    let pool = Pool::new("bench".to_owned(), 2, limits, metrics.pool("main", "n0", "app", "app"));
+    let limits = Limits {
+        size: 20,
+        min_size: 0,
+        idle_timeout: minute,
+        lifetime: minute,
+        wait_timeout: minute,
+        max_waiting: 0,
+        most_of_database: 0,
+        most_of_user: 0,
+    };
+    let pool = Pool::new("bench".to_owned(), 2, limits, Box::default(), metrics.pool("main", "n0", "app", "app"));
     let (now, worker) = (Instant::now(), WorkerId(0));
     if let Attempt::Connect(place) = pool.attempt(worker) {
         place.fill(Idle(now)).release(now);

@@ -40,6 +40,7 @@ fn authenticator(auth_type: AuthType, credential: Credential) -> Result<Authenti
         pool_size: None,
         replication: false,
         max_client_connections: None,
+        max_connections: None,
         timeouts: Arc::default(),
         consistency: Overrides::default(),
     };

@@ -167,6 +167,8 @@ pub enum AuthType {
 pub struct Database {
     /// In place of `limits.max_db_client_connections`. Zero: no limit.
     pub max_client_connections: Option<usize>,
+    /// In place of `pool.max_db_connections`. Zero: no limit.
+    pub max_connections: Option<usize>,
     pub consistency: Overrides,
 }
 
@@ -181,6 +183,8 @@ pub struct User {
     pub replication: bool,
     /// In place of `limits.max_user_client_connections`. Zero: no limit.
     pub max_client_connections: Option<usize>,
+    /// In place of `pool.max_user_connections`. Zero: no limit.
+    pub max_connections: Option<usize>,
     pub timeouts: Arc<Timeouts>,
     pub consistency: Overrides,
 }
@@ -207,6 +211,10 @@ pub struct Pool {
     pub query_wait_timeout: Duration,
     /// In each pool. Zero: no limit.
     pub max_waiting_clients: usize,
+    /// On each node, of all users. Zero: no limit.
+    pub max_db_connections: usize,
+    /// On each node, in all databases. Zero: no limit.
+    pub max_user_connections: usize,
     pub connect_timeout: Duration,
     /// Prepared statements kept on one server.
     pub max_prepared_statements: usize,

@@ -166,6 +166,7 @@ pub struct User {
     pub pool_size: Option<Spanned<u64>>,
     pub replication: Option<Spanned<bool>>,
     pub max_user_client_connections: Option<Spanned<u64>>,
+    pub max_user_connections: Option<Spanned<u64>>,
     pub query_timeout: Option<Spanned<Time>>,
     pub idle_transaction_timeout: Option<Spanned<Time>>,
     pub transaction_timeout: Option<Spanned<Time>>,
@@ -179,6 +180,7 @@ pub struct User {
 #[serde(default, deny_unknown_fields, expecting = "a table")]
 pub struct Database {
     pub max_db_client_connections: Option<Spanned<u64>>,
+    pub max_db_connections: Option<Spanned<u64>>,
     pub consistency: Option<Spanned<String>>,
     pub max_staleness: Option<Spanned<Time>>,
     pub causal_wait: Option<Spanned<Time>>,
@@ -195,6 +197,8 @@ pub struct Pool {
     pub server_lifetime: Spanned<Time>,
     pub query_wait_timeout: Spanned<Time>,
     pub max_waiting_clients: Spanned<u64>,
+    pub max_db_connections: Spanned<u64>,
+    pub max_user_connections: Spanned<u64>,
     pub server_connect_timeout: Spanned<Time>,
     pub max_prepared_statements: Spanned<u64>,
 }
@@ -209,6 +213,8 @@ impl Default for Pool {
             server_lifetime: seconds(HOUR),
             query_wait_timeout: seconds(2 * MINUTE),
             max_waiting_clients: unset(0),
+            max_db_connections: unset(0),
+            max_user_connections: unset(0),
             server_connect_timeout: seconds(15),
             max_prepared_statements: unset(200),
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -36,6 +37,7 @@ struct Waiter<T> {
     turn: oneshot::Sender<T>,
     /// Which arrival it was.
     number: u64,
+    since: Instant,
 }
 
 /// Where somebody stands who asked for a server.
@@ -64,19 +66,39 @@ impl<T> Queue<T> {
         Self { books: Mutex::new(books), waiting: AtomicUsize::new(0) }
     }
 
-    /// True: one place is taken for the caller, who connects.
-    pub(super) fn grow(&self) -> bool {
-        self.books.lock().grow_below(usize::MAX)
+    /// True: one place is taken for the caller, who connects, because there are fewer than `minimum` servers and `room`
+    /// elsewhere, too.
+    pub(super) fn grow_below(&self, minimum: usize, room: impl FnOnce() -> bool) -> bool {
+        self.books.lock().grow_below(minimum, room)
     }
 
-    /// The same, as long as there are fewer than `minimum` servers.
-    pub(super) fn grow_below(&self, minimum: usize) -> bool {
-        self.books.lock().grow_below(minimum)
-    }
-
-    pub(super) fn grow_or_wait(&self, worker: WorkerId) -> Line<T> {
+    /// The same for the first in line.
+    pub(super) fn grow_for_waiter(&self, room: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
         let mut books = self.books.lock();
-        if books.grow_below(usize::MAX) {
+        let line = books.first_line()?;
+        if !books.grow_below(usize::MAX, room) {
+            return None;
+        }
+        // It may leave at this moment, but it is in line.
+        let waiter = books.waiters[line].pop_front()?;
+        self.waiting.store(books.waiting(), Relaxed);
+        Some(waiter.turn)
+    }
+
+    /// Since when the first in line waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.books.lock().oldest()
+    }
+
+    /// The same, if this pool itself could grow.
+    pub(super) fn hungry_since(&self) -> Option<Instant> {
+        let mut books = self.books.lock();
+        if books.taken < books.size { books.oldest() } else { None }
+    }
+
+    pub(super) fn grow_or_wait(&self, worker: WorkerId, room: impl FnOnce() -> bool) -> Line<T> {
+        let mut books = self.books.lock();
+        if books.grow_below(usize::MAX, room) {
             return Line::Grows;
         }
         if books.is_full() {
@@ -121,6 +143,13 @@ impl<T> Queue<T> {
         waiter
     }
 
+    /// Gives up a place, whoever waits here.
+    pub(super) fn give_up(&self, freed: Freed) {
+        let mut books = self.books.lock();
+        books.connecting -= usize::from(freed == Freed::Connecting);
+        books.taken -= 1;
+    }
+
     /// How many servers are connected, idle or lent.
     pub(super) fn servers(&self) -> usize {
         let books = self.books.lock();
@@ -134,8 +163,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> Books<T> {
-    fn grow_below(&mut self, minimum: usize) -> bool {
-        let grows = self.taken < minimum.min(self.size);
+    fn grow_below(&mut self, minimum: usize, room: impl FnOnce() -> bool) -> bool {
+        let grows = self.taken < minimum.min(self.size) && room();
         self.taken += usize::from(grows);
         self.connecting += usize::from(grows);
         grows
@@ -145,7 +174,7 @@ impl<T> Books<T> {
         self.arrivals += 1;
         let number = self.arrivals;
         let index = worker.0 % self.waiters.len();
-        self.waiters[index].push_back(Waiter { turn, number });
+        self.waiters[index].push_back(Waiter { turn, number, since: Instant::now() });
     }
 
     /// Those who have left are forgotten only when they are in the way.
@@ -161,16 +190,32 @@ impl<T> Books<T> {
         self.waiters.iter().map(VecDeque::len).sum()
     }
 
-    fn next_waiter(&mut self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+    /// Those in front who have left are forgotten.
+    fn close_up(&mut self) {
         for line in &mut self.waiters {
             while line.front().is_some_and(|waiter| waiter.turn.is_closed()) {
                 line.pop_front();
             }
         }
+    }
+
+    /// The line that the first of all waiters is in.
+    fn first_line(&mut self) -> Option<usize> {
+        self.close_up();
+        let heads = self.waiters.iter().enumerate().filter_map(|(at, line)| Some((line.front()?.number, at)));
+        heads.min().map(|(_, at)| at)
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        let line = self.first_line()?;
+        self.waiters[line].front().map(|waiter| waiter.since)
+    }
+
+    fn next_waiter(&mut self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+        let elsewhere = self.first_line()?;
         let own = worker.0 % self.waiters.len();
         let first = |line: &VecDeque<Waiter<T>>| line.front().map(|waiter| waiter.number);
-        let heads = self.waiters.iter().enumerate().filter_map(|(at, line)| Some((first(line)?, at)));
-        let (oldest, elsewhere) = heads.min()?;
+        let oldest = first(&self.waiters[elsewhere])?;
         let overtakes_few = first(&self.waiters[own]).is_some_and(|number| number - oldest <= self.size as u64);
         let chosen = if overtakes_few { own } else { elsewhere };
         self.waiters[chosen].pop_front().map(|waiter| waiter.turn)

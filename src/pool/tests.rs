@@ -11,10 +11,10 @@ use crate::metrics::Metrics;
 use crate::net::timers::Timers;
 
 #[derive(Debug)]
-struct Fake {
-    id: usize,
-    quiet: bool,
-    connected_at: Instant,
+pub(super) struct Fake {
+    pub(super) id: usize,
+    pub(super) quiet: bool,
+    pub(super) connected_at: Instant,
 }
 
 impl Pooled for Fake {
@@ -31,7 +31,7 @@ impl Pooled for Fake {
     }
 }
 
-fn limits(size: usize) -> Limits {
+pub(super) fn limits(size: usize) -> Limits {
     Limits {
         size,
         min_size: 0,
@@ -39,18 +39,25 @@ fn limits(size: usize) -> Limits {
         lifetime: Duration::from_secs(3600),
         wait_timeout: Duration::from_secs(5),
         max_waiting: 0,
+        most_of_database: 0,
+        most_of_user: 0,
     }
 }
 
 fn pool(limits: Limits) -> Arc<Pool<Fake>> {
-    let metrics = Metrics::new(2).unwrap();
-    Pool::new("test".into(), 2, limits, metrics.pool("main", "a", "app", "app"))
+    pool_under(limits, &[])
 }
 
-const ONE: WorkerId = WorkerId(0);
-const TWO: WorkerId = WorkerId(1);
+pub(super) fn pool_under(limits: Limits, ceilings: &[&Arc<Ceiling<Fake>>]) -> Arc<Pool<Fake>> {
+    let metrics = Metrics::new(2).unwrap();
+    let ceilings = ceilings.iter().map(|ceiling| Arc::clone(ceiling)).collect();
+    Pool::new("test".into(), 2, limits, ceilings, metrics.pool("main", "a", "app", "app"))
+}
 
-fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
+pub(super) const ONE: WorkerId = WorkerId(0);
+pub(super) const TWO: WorkerId = WorkerId(1);
+
+pub(super) fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
     match pool.attempt(worker) {
         Attempt::Connect(place) => place.fill(Fake { id, quiet: true, connected_at: Instant::now() }),
         other => panic!("expected a place, got {other:?}"),
@@ -64,7 +71,7 @@ fn lend(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Lease<Fake> {
     }
 }
 
-fn queue(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Waiting<Fake> {
+pub(super) fn queue(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Waiting<Fake> {
     match pool.attempt(worker) {
         Attempt::Wait(waiting) => waiting,
         other => panic!("expected to wait, got {other:?}"),

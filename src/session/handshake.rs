@@ -19,7 +19,7 @@ use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Sett
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
-use crate::config::{self, Timeouts};
+use crate::config::{Config, Timeouts};
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::metrics::{CancelOutcome, LoginOutcome, Origin};
 use crate::net::login::LoginIo;
@@ -253,7 +253,7 @@ async fn log_in(
     }
     let configured = shared.config.consistency(&cluster.config, database, user);
     let own = Own::new(configured, &mut asked, &worker.last_promise)?;
-    let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
+    let pools = cluster.pools.set(&login, limits(&shared.config, user, database));
     let (params, reported) = greet(worker, cluster, &pools, &asked).await?;
     let registration = shared.cancels.register(startup.minor() >= 2)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
@@ -275,8 +275,10 @@ fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
     Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
-fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
-    let size = size.unwrap_or(pool.size);
+fn limits(config: &Config, user: &str, database: &str) -> Limits {
+    let (pool, own) = (&config.pool, config.users.get(user));
+    let size = own.and_then(|user| user.pool_size).unwrap_or(pool.size);
+    let of_database = config.databases.get(database).and_then(|database| database.max_connections);
     Limits {
         size,
         min_size: pool.min_size.min(size),
@@ -284,6 +286,8 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
         lifetime: pool.lifetime,
         wait_timeout: pool.query_wait_timeout,
         max_waiting: pool.max_waiting_clients,
+        most_of_database: of_database.unwrap_or(pool.max_db_connections),
+        most_of_user: own.and_then(|user| user.max_connections).unwrap_or(pool.max_user_connections),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::target::Target;
 
 pub const TESTS: &[Test] = &[
     ("overload::clients_are_limited_by_user_and_database", clients_are_limited_by_user_and_database),
+    ("overload::pools_share_the_servers_of_a_database_and_a_user", pools_share_the_servers_of_a_database_and_a_user),
     ("overload::as_many_wait_as_may", as_many_wait_as_may),
     ("overload::what_takes_too_long_is_ended", what_takes_too_long_is_ended),
     ("overload::who_waits_too_long_is_told_which_limit", who_waits_too_long_is_told_which_limit),
@@ -101,6 +102,33 @@ fn clients_are_limited_by_user_and_database(env: &Env) {
     // Who leaves makes room, for its user and for its database.
     drop(here.remove(0));
     wait_for(LIMIT, "there is room again", || log_in(&targets[0], USER).is_ok());
+}
+
+/// A client whose pool has no place waits for one of another pool, which gives up what it does not need.
+fn pools_share_the_servers_of_a_database_and_a_user(env: &Env) {
+    let (one, other) = (env.database("shared_one"), env.database("shared_other"));
+    let cases = [
+        ("max_db_connections", [(USER, &one), ("other", &one)]),
+        ("max_user_connections", [(USER, &one), (USER, &other)]),
+    ];
+    for (setting, logins) in cases {
+        let settings = format!("[users.other]\npassword = \"{PASSWORD}\"\n[pool]\n{setting} = 1\n");
+        let proxy = Proxy::start(&env.shared().cluster, &settings);
+        let [mut first, mut second] =
+            logins.map(|(user, database)| log_in(&proxy.target(&database.name), user).unwrap());
+        for _ in 0..2 {
+            run(&mut first, "BEGIN");
+            second.query("BEGIN");
+            wait_for(LIMIT, "it waits", || proxy.metric("causeway_pool_waiting_clients", "") > 0.0);
+            run(&mut first, "COMMIT");
+            assert_eq!(tags(&second.read_to('Z')), "C Z", "{setting}");
+            std::mem::swap(&mut first, &mut second);
+            run(&mut first, "COMMIT");
+        }
+        assert!(proxy.metric("causeway_pool_closes_total", "reason=\"made_room\"") >= 2.0);
+        let most = |node: &str| proxy.metric("causeway_pool_servers", &format!("node=\"{node}\""));
+        assert!(["primary", "replica1", "replica2"].iter().all(|node| most(node) <= 1.0), "{setting}");
+    }
 }
 
 fn as_many_wait_as_may(env: &Env) {

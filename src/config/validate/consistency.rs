@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
-use super::limits::CLIENTS;
+use super::limits::{CLIENTS, SERVERS};
 use super::report::Report;
 use crate::config::raw::{self, Time};
 use crate::config::{Cluster, Database, document};
@@ -94,6 +94,7 @@ pub fn databases(file: &raw::File, clusters: &[Cluster], report: &mut Report<'_>
         let raw = raw.get_ref();
         let database = Database {
             max_client_connections: raw.max_db_client_connections.as_ref().map(|most| report.count(most, &CLIENTS)),
+            max_connections: raw.max_db_connections.as_ref().map(|most| report.count(most, &SERVERS)),
             consistency: overrides(raw, &file.probe, report),
         };
         databases.insert(text, database);

@@ -9,6 +9,8 @@ use crate::config::{Limits, Timeouts, raw};
 
 /// Zero is none.
 pub const CLIENTS: RangeInclusive<u64> = 0..=1_000_000;
+/// Zero is none.
+pub const SERVERS: RangeInclusive<u64> = 0..=100_000;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(365 * DAY.as_secs());
 
 pub fn limits(raw: &raw::Limits, report: &mut Report<'_>) -> Limits {

@@ -104,6 +104,8 @@ fn pool(raw: &raw::Pool, report: &mut Report<'_>) -> Pool {
         lifetime: report.time(&raw.server_lifetime, &(SECOND..=365 * DAY)),
         query_wait_timeout: report.time(&raw.query_wait_timeout, &(MILLISECOND..=DAY)),
         max_waiting_clients: report.count(&raw.max_waiting_clients, &limits::CLIENTS),
+        max_db_connections: report.count(&raw.max_db_connections, &limits::SERVERS),
+        max_user_connections: report.count(&raw.max_user_connections, &limits::SERVERS),
         connect_timeout: report.time(&raw.server_connect_timeout, &(10 * MILLISECOND..=HOUR)),
         max_prepared_statements: report.count(&raw.max_prepared_statements, &(1..=100_000)),
     };
