@@ -60,7 +60,7 @@ impl Session {
     /// The proxy has no memory for what the client is sending, whose message under way is whole at `whole_at`: it is
     /// refused, and the rest is not held.
     async fn shed(&mut self, whole_at: usize, error: &Error) -> Result<(), Ended> {
-        tracing::warn!(%error, user = self.pools.login.user, "a large batch is refused");
+        tracing::info!(%error, user = self.pools.login.user, "a large batch is refused");
         let whole = self.collector.take_scanned();
         self.client.share.give_back();
         if whole > 0 || !matches!(self.client.input.first(), Some(&(tag::QUERY | tag::FUNCTION_CALL))) {

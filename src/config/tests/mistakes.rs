@@ -97,7 +97,10 @@ const MISTAKES: &[Mistake<'_>] = &[
     ),
     (
         "[databases.shop]\nsplit = true",
-        &[&["c.toml:11: databases.shop.split: unknown setting", "Allowed: max_db_client_connections, consistency"]],
+        &[&[
+            "c.toml:11: databases.shop.split: unknown setting",
+            "Allowed: max_db_client_connections, max_db_connections, consistency",
+        ]],
     ),
     // Users and secrets.
     ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),
