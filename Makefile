@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test fmt release bench hotpath record-hotpath install-deps install-test-deps install-bench-deps
+.PHONY: demo test fmt release bench overload hotpath record-hotpath install-deps install-test-deps install-bench-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
@@ -30,6 +30,13 @@ release: install-deps
 bench: install-bench-deps release
 	$(CARGO) bench --bench scanner --bench path
 	CAUSEWAY_BINARY=$(CURDIR)/target/pgo/causeway $(CARGO) bench --bench compare -- --picture benches/compare.svg $(ARGS)
+
+## 10,000 clients over a pool of 20 for half a minute, then beside 1,000 connections that only take up room: how long
+## they wait, whether each gets its share, and what memory the proxy takes.
+overload: install-test-deps
+	$(CARGO) build --release
+	CAUSEWAY_TEST_CLIENTS=10000 CAUSEWAY_BINARY=$(CURDIR)/target/release/causeway \
+		$(CARGO) test --test integration -- overload::few_servers
 
 ## Instructions, allocations, system calls and switches per query, ours and, where it is installed, PgBouncer's.
 hotpath: install-test-deps

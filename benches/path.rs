@@ -109,8 +109,11 @@ fn lease(criterion: &mut Criterion) {
         lifetime: minute,
         wait_timeout: minute,
         login_retry: minute,
+        max_waiting: 0,
+        most_of_database: 0,
+        most_of_user: 0,
     };
-    let pool = Pool::new("bench".to_owned(), 2, limits, metrics.pool("main", "n0", "app", "app"));
+    let pool = Pool::new("bench".to_owned(), 2, limits, Box::default(), metrics.pool("main", "n0", "app", "app"));
     let (now, worker) = (Instant::now(), WorkerId(0));
     if let Attempt::Connect(place) = pool.attempt(worker) {
         place.fill(Idle(now)).release(now);

@@ -41,7 +41,10 @@ pub mod sqlstate {
     pub const DUPLICATE_STATEMENT: &str = "42P05";
     pub const INVALID_CATALOG_NAME: &str = "3D000";
     pub const READ_ONLY_TRANSACTION: &str = "25006";
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
+    pub const TRANSACTION_TIMEOUT: &str = "25P04";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub const OUT_OF_MEMORY: &str = "53200";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub const SYNTAX_ERROR: &str = "42601";
@@ -52,6 +55,7 @@ pub mod sqlstate {
     pub const TRANSACTION_RESOLUTION_UNKNOWN: &str = "08007";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
     pub const INTERNAL_ERROR: &str = "XX000";
 }
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cli::{DemoOptions, SwitchoverOptions};
 use super::demo::{self, Proxy};
+use super::descriptors;
 use super::explain::{self, Client};
 use super::switchover::{Order, Place, switch_over};
 use super::{Running, internal, start};
@@ -22,6 +23,7 @@ use crate::net::listen::Local;
 /// # Errors
 /// It could not start.
 pub fn run(config: Config) -> Result<()> {
+    descriptors::raise(&config);
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let running = start(config).await?;

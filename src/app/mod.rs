@@ -7,6 +7,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod demo;
+mod descriptors;
 pub mod explain;
 mod janitor;
 pub mod logging;
@@ -15,7 +16,7 @@ pub mod switchover;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -35,7 +36,9 @@ use crate::net::tls::Acceptor;
 use crate::pool::set::Pools;
 use crate::session::Door;
 use crate::session::cancel::Cancels;
+use crate::session::census::Census;
 use crate::session::cluster::Cluster;
+use crate::session::memory::Memory;
 use crate::session::worker::Shared;
 use crate::topology::{FactsStore, Topology, View};
 use crate::types::{NodeId, WorkerId};
@@ -161,7 +164,8 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         users: Authenticator::new(config.auth_type, &config.users)?,
         statements: Statements::new(random),
         cancels: Arc::new(Cancels::default()),
-        clients: (0..config.workers).map(|_| AtomicUsize::default()).collect(),
+        census: Census::new(config.limits.max_client_conn, config.workers),
+        memory: Memory::new(config.limits.memory_bytes, &metrics.batch_bytes),
         metrics,
         timers,
         config,

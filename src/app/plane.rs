@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,8 +11,9 @@ use super::janitor;
 use crate::admin::console;
 use crate::net::listen::Listener;
 use crate::net::stream::{Detached, Stream};
+use crate::session::census::ClientCount;
 use crate::session::cluster::Cluster;
-use crate::session::worker::{ClientCount, Shared, Worker};
+use crate::session::worker::{Shared, Worker};
 use crate::session::{Door, accept};
 use crate::types::WorkerId;
 
@@ -33,8 +34,6 @@ pub struct Newcomer {
     count: ClientCount,
 }
 
-const TICK: Duration = Duration::from_secs(1);
-
 /// Accepts clients and hands each to the worker with the fewest.
 pub async fn welcome(
     listener: Listener,
@@ -46,8 +45,8 @@ pub async fn welcome(
     let serve = async {
         loop {
             let (stream, peer) = listener.accept().await;
-            let worker = shared.least_loaded();
-            let count = ClientCount::new(&shared, worker);
+            let worker = shared.census.least_loaded();
+            let count = ClientCount::new(&shared.census, worker);
             match stream.detach() {
                 Ok(stream) => {
                     let newcomer = Newcomer { stream, door: Arc::clone(&door), count };
@@ -153,7 +152,7 @@ async fn follow_views(worker: Rc<Worker>, cluster: Arc<Cluster>) {
 }
 
 async fn tick(worker: Rc<Worker>) {
-    let mut ticks = worker.shared.timers.interval(TICK);
+    let mut ticks = worker.shared.timers.interval(worker.period());
     loop {
         ticks.tick().await;
         worker.tick(Instant::now());

@@ -1,6 +1,7 @@
 //! Both sides against each other, over real sockets: ours asks as a server would, ours answers as libpq would.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use postgres_protocol::password;
 use proptest::prelude::*;
@@ -38,6 +39,9 @@ fn authenticator(auth_type: AuthType, credential: Credential) -> Result<Authenti
         pool_mode: None,
         pool_size: None,
         replication: false,
+        max_client_connections: None,
+        max_connections: None,
+        timeouts: Arc::default(),
         consistency: Overrides::default(),
     };
     Authenticator::new(auth_type, &BTreeMap::from([("app".to_owned(), user)]))

@@ -13,6 +13,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::error::{ConfigError, ConfigErrors};
@@ -33,7 +34,7 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     pub clusters: Vec<Cluster>,
     /// What differs for single databases, by their names.
-    pub databases: BTreeMap<String, Overrides>,
+    pub databases: BTreeMap<String, Database>,
     pub users: BTreeMap<String, User>,
     pub auth_type: AuthType,
     /// Who may do everything in the admin console.
@@ -54,9 +55,27 @@ pub struct Config {
 impl Config {
     /// What is promised to the reads of a session that says nothing about it.
     pub fn consistency(&self, cluster: &Cluster, database: &str, user: &str) -> Consistency {
-        let database = self.databases.get(database).copied().unwrap_or_default();
+        let database = self.databases.get(database).map(|database| database.consistency).unwrap_or_default();
         let user = self.users.get(user).map(|user| user.consistency).unwrap_or_default();
         user.over(database.over(cluster.consistency.over(self.routing.consistency)))
+    }
+
+    /// How many clients a user may have at a time; `None`: no limit of its own.
+    pub fn user_clients(&self, user: &str) -> Option<usize> {
+        let own = self.users.get(user).and_then(|user| user.max_client_connections);
+        Some(own.unwrap_or(self.limits.max_user_client_connections)).filter(|&most| most > 0)
+    }
+
+    /// How many clients a database may have at a time; `None`: no limit of its own.
+    pub fn database_clients(&self, database: &str) -> Option<usize> {
+        let own = self.databases.get(database).and_then(|database| database.max_client_connections);
+        Some(own.unwrap_or(self.limits.max_db_client_connections)).filter(|&most| most > 0)
+    }
+
+    /// The shortest of all limits on how long sessions may do something; `None`: there is none.
+    pub fn shortest_timeout(&self) -> Option<Duration> {
+        let users = self.users.values().map(|user| &*user.timeouts);
+        users.chain([&self.limits.timeouts]).flat_map(Timeouts::all).filter(|limit| !limit.is_zero()).min()
     }
 }
 
@@ -166,6 +185,16 @@ pub enum AuthType {
     ScramSha256,
 }
 
+/// What differs for one database.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Database {
+    /// In place of `limits.max_db_client_connections`. Zero: no limit.
+    pub max_client_connections: Option<usize>,
+    /// In place of `pool.max_db_connections`. Zero: no limit.
+    pub max_connections: Option<usize>,
+    pub consistency: Overrides,
+}
+
 #[derive(Clone, Debug)]
 pub struct User {
     pub credential: Credential,
@@ -175,6 +204,11 @@ pub struct User {
     pub pool_size: Option<usize>,
     /// May make replication connections to the primary.
     pub replication: bool,
+    /// In place of `limits.max_user_client_connections`. Zero: no limit.
+    pub max_client_connections: Option<usize>,
+    /// In place of `pool.max_user_connections`. Zero: no limit.
+    pub max_connections: Option<usize>,
+    pub timeouts: Arc<Timeouts>,
     pub consistency: Overrides,
 }
 
@@ -198,6 +232,12 @@ pub struct Pool {
     pub idle_timeout: Duration,
     pub lifetime: Duration,
     pub query_wait_timeout: Duration,
+    /// In each pool. Zero: no limit.
+    pub max_waiting_clients: usize,
+    /// On each node, of all users. Zero: no limit.
+    pub max_db_connections: usize,
+    /// On each node, in all databases. Zero: no limit.
+    pub max_user_connections: usize,
     pub connect_timeout: Duration,
     /// How long nobody connects after a node has refused a login.
     pub login_retry: Duration,
@@ -272,11 +312,17 @@ pub struct Keepalive {
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub max_client_conn: usize,
-    pub client_login_timeout: Duration,
     /// Clients may log in while no node can be reached, if what the nodes would say to them is known.
     pub login_during_outage: bool,
     /// Zero: no limit.
-    pub client_idle_timeout: Duration,
+    pub max_user_client_connections: usize,
+    /// Zero: no limit.
+    pub max_db_client_connections: usize,
+    pub client_login_timeout: Duration,
+    /// Of users that have none of their own.
+    pub timeouts: Timeouts,
+    /// What all sessions may hold of large batches.
+    pub memory_bytes: usize,
     /// The largest single message from a client.
     pub max_message_bytes: usize,
     /// What is held of a batch before it must be sent on to the primary unrouted.
@@ -285,6 +331,25 @@ pub struct Limits {
     pub memo_bytes: usize,
     /// Named statements that one client may have at a time.
     pub max_client_statements: usize,
+}
+
+/// How long a session may do something. Zero: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a batch's arrival to its answer's end.
+    pub query: Duration,
+    /// Waiting for the client in a transaction.
+    pub idle_transaction: Duration,
+    /// From a transaction's first batch to the end of its last.
+    pub transaction: Duration,
+    /// Waiting for the client outside a transaction.
+    pub client_idle: Duration,
+}
+
+impl Timeouts {
+    fn all(&self) -> [Duration; 4] {
+        [self.query, self.idle_transaction, self.transaction, self.client_idle]
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -8,8 +8,10 @@ pub enum LoginOutcome {
     Refused,
     /// Not finished within `client_login_timeout`.
     TimedOut,
-    /// `max_client_conn` was reached.
+    /// `max_client_conn` or another limit of clients was reached.
     TooMany,
+    /// It was slow, and `max_client_conn` was reached: another client got its place.
+    MadeRoom,
     /// What the client sent is no login, or it left in the middle of one.
     Broken,
     /// The client is fine; no node could answer for it.
@@ -17,7 +19,8 @@ pub enum LoginOutcome {
 }
 
 impl LoginOutcome {
-    pub const ALL: [Self; 6] = [Self::Ok, Self::Refused, Self::TimedOut, Self::TooMany, Self::Broken, Self::NoServer];
+    pub const ALL: [Self; 7] =
+        [Self::Ok, Self::Refused, Self::TimedOut, Self::TooMany, Self::MadeRoom, Self::Broken, Self::NoServer];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -25,6 +28,7 @@ impl LoginOutcome {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
             Self::TooMany => "too_many",
+            Self::MadeRoom => "made_room",
             Self::Broken => "broken",
             Self::NoServer => "no_server",
         }

@@ -15,6 +15,7 @@ mod pulled;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use prometheus::proto::MetricType;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -46,13 +47,13 @@ pub struct Metrics {
     errors: IntCounterVec,
     refused: IntCounterVec,
     rescues: IntCounterVec,
-    held_statements: IntGaugeVec,
-    lost_servers: IntCounterVec,
-    doubts: IntCounterVec,
+    failover: Failover,
     pins: IntCounterVec,
     split_brain: IntGaugeVec,
     paused: IntGaugeVec,
     pub client_bytes: Arc<Lanes<ClientBytes>>,
+    /// What large batches take of `max_memory` now.
+    pub batch_bytes: Arc<AtomicUsize>,
     /// Classifications that the memo answered, and those that it did not.
     pub memo_hits: IntCounter,
     pub memo_misses: IntCounter,
@@ -105,21 +106,7 @@ impl Metrics {
                 "Batches that a replica refused and another node ran, by cause.",
                 &["cause"],
             )?,
-            held_statements: make.gauges(
-                "causeway_held_statements",
-                "Statements that wait because their cluster has no primary, or no node that can serve them.",
-                &["cluster"],
-            )?,
-            lost_servers: make.counters(
-                "causeway_lost_servers_total",
-                "Servers that were lost while a session worked with them, by what became of the session.",
-                &["cluster", "outcome"],
-            )?,
-            doubts: make.counters(
-                "causeway_commits_in_doubt_total",
-                "Commits whose answer was lost with the server, by what was found out.",
-                &["cluster", "outcome"],
-            )?,
+            failover: Failover::new(&make)?,
             pins: make.counters("causeway_pins_total", "Pins of a session to its server, by reason.", &["reason"])?,
             split_brain: make.gauges(
                 "causeway_split_brain",
@@ -132,6 +119,7 @@ impl Metrics {
                 &["cluster"],
             )?,
             client_bytes: client_bytes(&make, workers)?,
+            batch_bytes: batch_bytes(&make)?,
             memo_hits: make.counter("causeway_memo_hits_total", "Classifications that the memo answered.")?,
             memo_misses: make.counter("causeway_memo_misses_total", "Classifications that the memo lacked.")?,
             parse_failures: make.counter(
@@ -200,17 +188,17 @@ impl Metrics {
 
     /// A statement waits for a primary for as long as the guard lives.
     pub fn held_statement(&self, cluster: &str) -> GaugeGuard {
-        GaugeGuard::new(&self.held_statements.with_label_values(&[cluster]))
+        GaugeGuard::new(&self.failover.held_statements.with_label_values(&[cluster]))
     }
 
     /// A session lost a server that it worked with.
     pub fn lost_server(&self, cluster: &str, outcome: &'static str) {
-        self.lost_servers.with_label_values(&[cluster, outcome]).inc();
+        self.failover.lost_servers.with_label_values(&[cluster, outcome]).inc();
     }
 
     /// A commit was in doubt.
     pub fn doubt(&self, cluster: &str, outcome: &'static str) {
-        self.doubts.with_label_values(&[cluster, outcome]).inc();
+        self.failover.doubts.with_label_values(&[cluster, outcome]).inc();
     }
 
     /// The counter of pins for `reason`. Resolve it once per reason.
@@ -236,6 +224,35 @@ impl Metrics {
     }
 }
 
+/// What sessions live through when nodes go, by cluster.
+struct Failover {
+    held_statements: IntGaugeVec,
+    lost_servers: IntCounterVec,
+    doubts: IntCounterVec,
+}
+
+impl Failover {
+    fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            held_statements: make.gauges(
+                "causeway_held_statements",
+                "Statements that wait because their cluster has no primary, or no node that can serve them.",
+                &["cluster"],
+            )?,
+            lost_servers: make.counters(
+                "causeway_lost_servers_total",
+                "Servers that were lost while a session worked with them, by what became of the session.",
+                &["cluster", "outcome"],
+            )?,
+            doubts: make.counters(
+                "causeway_commits_in_doubt_total",
+                "Commits whose answer was lost with the server, by what was found out.",
+                &["cluster", "outcome"],
+            )?,
+        })
+    }
+}
+
 fn client_bytes(make: &Maker<'_>, workers: usize) -> prometheus::Result<Arc<Lanes<ClientBytes>>> {
     let lanes = Arc::new(Lanes::<ClientBytes>::new(workers));
     let counter = |name, help, of: fn(&ClientBytes) -> u64| -> prometheus::Result<()> {
@@ -246,6 +263,15 @@ fn client_bytes(make: &Maker<'_>, workers: usize) -> prometheus::Result<Arc<Lane
     counter("causeway_client_received_bytes_total", "Bytes from clients.", |bytes| bytes.received.get())?;
     counter("causeway_client_sent_bytes_total", "Bytes to clients.", |bytes| bytes.sent.get())?;
     Ok(lanes)
+}
+
+fn batch_bytes(make: &Maker<'_>) -> prometheus::Result<Arc<AtomicUsize>> {
+    let held = Arc::new(AtomicUsize::new(0));
+    let shown = Arc::clone(&held);
+    let reading = move || Reading::Gauge(i64::try_from(shown.load(Relaxed)).unwrap_or(i64::MAX));
+    let help = "Memory that clients' large batches take, of max_memory.";
+    make.pulled("causeway_batch_memory_bytes", help, &[], MetricType::GAUGE)?.add(&[], reading);
+    Ok(held)
 }
 
 impl fmt::Debug for Metrics {

@@ -52,14 +52,22 @@ impl<S: Pooled> Drop for Place<S> {
     }
 }
 
-/// The first waiter may connect, if there is one.
+/// The first waiter may connect, if there is one, here or under the same ceiling.
 fn free<S: Pooled>(shelf: &Arc<Shelf<S>>, freed: Freed) {
     if freed == Freed::Server {
         shelf.core.metrics.disconnected();
     }
-    if let Some(waiter) = shelf.core.queue.free(shelf.worker, freed) {
+    let core = &shelf.core;
+    let waiter = if core.ceilings.wants_place(core, false) {
+        core.queue.give_up(freed);
+        None
+    } else {
+        core.queue.free(shelf.worker, freed)
+    };
+    match waiter {
         // When the waiter has gone, the place is freed again by the drop of what could not be sent.
-        drop(waiter.send(Turn::Connect(Place::new(shelf))));
+        Some(waiter) => drop(waiter.send(Turn::Connect(Place::new(shelf)))),
+        None => core.ceilings.give_back(),
     }
 }
 

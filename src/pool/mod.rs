@@ -8,6 +8,7 @@
 //! A [`Lease`] that is dropped closes its server; only [`Lease::release`] gives it back. So a server in an unknown
 //! state is never reused by mistake.
 
+mod ceiling;
 mod lease;
 mod queue;
 mod refusal;
@@ -19,9 +20,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::ceiling::Ceiling;
+use self::ceiling::Ceilings;
 use self::lease::Turn;
 pub use self::lease::{Lease, Place};
-use self::queue::Queue;
+use self::queue::{Line, Queue};
 use self::refusal::Refusals;
 use self::shelf::{Shelf, Verdict};
 pub use self::waiting::Waiting;
@@ -51,6 +54,12 @@ pub struct Limits {
     pub wait_timeout: Duration,
     /// How long a refused login is not tried again. Zero: it is at once.
     pub login_retry: Duration,
+    /// Zero: no limit.
+    pub max_waiting: usize,
+    /// Servers of all pools of the same node and database. Zero: no limit.
+    pub most_of_database: usize,
+    /// Servers of all pools of the same node and user. Zero: no limit.
+    pub most_of_user: usize,
 }
 
 /// What all workers share of a pool.
@@ -61,6 +70,7 @@ struct Core<S: Pooled> {
     limits: Limits,
     queue: Queue<Turn<S>>,
     refusals: Refusals,
+    ceilings: Ceilings<S>,
     metrics: Arc<PoolMetrics>,
 }
 
@@ -90,6 +100,8 @@ pub enum Close {
     Fenced,
     /// Its node's host name has left the address that it is connected to.
     Moved,
+    /// A client of another pool needs its place under `max_db_connections` or `max_user_connections`.
+    MadeRoom,
     /// Its database is to be dropped, renamed or copied, for which nobody may be connected to it.
     Database,
 }
@@ -106,6 +118,7 @@ impl Close {
             Self::Unclean => "unclean",
             Self::Fenced => "fenced",
             Self::Moved => "moved",
+            Self::MadeRoom => "made_room",
             Self::Database => "database",
         }
     }
@@ -130,20 +143,33 @@ pub enum Attempt<S: Pooled> {
     /// The pool may grow: connect, then [`Place::fill`].
     Connect(Place<S>),
     Wait(Waiting<S>),
+    /// As many wait already as may.
+    Full,
 }
 
 impl<S: Pooled> Pool<S> {
-    pub fn new(name: String, workers: usize, limits: Limits, metrics: Arc<PoolMetrics>) -> Arc<Self> {
+    /// `ceilings`: what it shares with other pools of its node.
+    pub fn new(
+        name: String,
+        workers: usize,
+        limits: Limits,
+        ceilings: Box<[Arc<Ceiling<S>>]>,
+        metrics: Arc<PoolMetrics>,
+    ) -> Arc<Self> {
+        let queue = Queue::new(limits.size, limits.max_waiting, workers.max(1));
         let core = Arc::new(Core {
             name,
             limits,
-            queue: Queue::new(limits.size, workers.max(1)),
+            queue,
+            ceilings: Ceilings(ceilings),
             refusals: Refusals::default(),
             metrics,
         });
         let shelves =
             (0..workers.max(1)).map(|worker| Arc::new(Shelf::new(Arc::clone(&core), WorkerId(worker)))).collect();
-        Arc::new(Self { core, shelves })
+        let pool = Arc::new(Self { core, shelves });
+        pool.join_ceilings();
+        pool
     }
 
     pub fn name(&self) -> &str {
@@ -163,28 +189,31 @@ impl<S: Pooled> Pool<S> {
         if let Some(lease) = self.take_own(worker, |_| true) {
             return Attempt::Server(lease);
         }
-        if self.core.queue.grow() {
+        if self.core.grow() {
             return Attempt::Connect(Place::new(self.own(worker)));
         }
         if let Some(lease) = self.take_foreign(worker, |_| true) {
             return Attempt::Server(lease);
         }
-        let Some(receiver) = self.core.queue.grow_or_wait(worker) else {
-            return Attempt::Connect(Place::new(self.own(worker)));
+        let receiver = match self.core.queue.grow_or_wait(worker, || self.core.ceilings.take()) {
+            Line::Grows => return Attempt::Connect(Place::new(self.own(worker))),
+            Line::Full => return Attempt::Full,
+            Line::Waits(receiver) => receiver,
         };
         let waiting = Waiting::new(Arc::clone(self), receiver);
         // Whoever puts a server on a shelf from now on sees that somebody waits; what was put there before is found here.
-        match self.take_own(worker, |_| true).or_else(|| self.take_foreign(worker, |_| true)) {
-            Some(lease) => Attempt::Server(lease),
-            None => Attempt::Wait(waiting),
+        if let Some(lease) = self.take_own(worker, |_| true).or_else(|| self.take_foreign(worker, |_| true)) {
+            return Attempt::Server(lease);
         }
+        self.press();
+        Attempt::Wait(waiting)
     }
 
     /// The same, with a preference among the idle servers; `or_grow`: a new one is better than one that does not fit.
     pub fn attempt_fitting(self: &Arc<Self>, worker: WorkerId, or_grow: bool, fits: impl Fn(&S) -> bool) -> Attempt<S> {
         match self.take_own(worker, &fits).or_else(|| self.take_foreign(worker, &fits)) {
             Some(lease) => Attempt::Server(lease),
-            None if or_grow && self.core.queue.grow() => Attempt::Connect(Place::new(self.own(worker))),
+            None if or_grow && self.core.grow() => Attempt::Connect(Place::new(self.own(worker))),
             None => self.attempt(worker),
         }
     }
@@ -230,12 +259,19 @@ impl<S: Pooled> Pool<S> {
 
     /// Idle servers of all workers, to be closed.
     pub fn take_idle(self: &Arc<Self>) -> Vec<Lease<S>> {
-        self.shelves.iter().flat_map(|shelf| std::iter::from_fn(|| Shelf::take(shelf, |_| true))).collect()
+        std::iter::from_fn(|| self.take_any_idle()).collect()
+    }
+
+    fn take_any_idle(&self) -> Option<Lease<S>> {
+        self.shelves.iter().find_map(|shelf| Shelf::take(shelf, |_| true))
     }
 
     /// The right of a worker to connect one more server when there are fewer than `min_pool_size`.
     pub fn below_minimum(&self, worker: WorkerId) -> Option<Place<S>> {
-        self.core.queue.grow_below(self.core.limits.min_size).then(|| Place::new(self.own(worker)))
+        self.core
+            .queue
+            .grow_below(self.core.limits.min_size, || self.core.ceilings.take())
+            .then(|| Place::new(self.own(worker)))
     }
 
     /// How the pool stands at one moment. Whoever takes a server after this call sees what its caller wrote before.
@@ -283,11 +319,18 @@ impl<S: Pooled> Pool<S> {
 }
 
 impl<S: Pooled> Core<S> {
+    /// True: one place is taken for the caller, who connects.
+    fn grow(&self) -> bool {
+        self.queue.grow_below(usize::MAX, || self.ceilings.take())
+    }
+
     fn lifetime_is_over(&self, server: &S, now: Instant) -> bool {
         let limit = self.limits.lifetime;
         !limit.is_zero() && now.saturating_duration_since(server.connected_at()) >= limit
     }
 }
 
+#[cfg(test)]
+mod ceiling_tests;
 #[cfg(test)]
 mod tests;

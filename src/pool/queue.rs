@@ -20,6 +20,8 @@ pub(super) struct Queue<T> {
 #[derive(Debug)]
 struct Books<T> {
     size: usize,
+    /// Zero: no limit.
+    max_waiting: usize,
     /// Every server that exists or is being connected, idle ones too.
     taken: usize,
     /// Of these, the ones that are being connected.
@@ -50,6 +52,17 @@ pub(super) struct Counts {
     pub(super) oldest: Option<Instant>,
 }
 
+/// Where somebody stands who asked for a server.
+#[derive(Debug)]
+pub(super) enum Line<T> {
+    /// One place is taken for the caller, who connects.
+    Grows,
+    /// The caller is in line, and must look once more at what is idle.
+    Waits(oneshot::Receiver<T>),
+    /// As many are in line as may.
+    Full,
+}
+
 /// What a place that is given up was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freed {
@@ -59,33 +72,55 @@ pub(super) enum Freed {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(size: usize, workers: usize) -> Self {
+    pub(super) fn new(size: usize, max_waiting: usize, workers: usize) -> Self {
         let waiters = (0..workers).map(|_| VecDeque::new()).collect();
-        let books = Books { size: size.max(1), taken: 0, connecting: 0, full: false, waiters, arrivals: 0 };
+        let books =
+            Books { size: size.max(1), max_waiting, taken: 0, connecting: 0, full: false, waiters, arrivals: 0 };
         Self { books: Mutex::new(books), waiting: AtomicUsize::new(0) }
     }
 
-    /// True: one place is taken for the caller, who connects.
-    pub(super) fn grow(&self) -> bool {
-        self.books.lock().grow_below(usize::MAX)
+    /// True: one place is taken for the caller, who connects, because there are fewer than `minimum` servers and `room`
+    /// elsewhere, too.
+    pub(super) fn grow_below(&self, minimum: usize, room: impl FnOnce() -> bool) -> bool {
+        self.books.lock().grow_below(minimum, room)
     }
 
-    /// The same, as long as there are fewer than `minimum` servers.
-    pub(super) fn grow_below(&self, minimum: usize) -> bool {
-        self.books.lock().grow_below(minimum)
-    }
-
-    /// `None`: one place is taken for the caller, who connects. Else the caller is in line, and must look once more at
-    /// what is idle.
-    pub(super) fn grow_or_wait(&self, worker: WorkerId) -> Option<oneshot::Receiver<T>> {
+    /// The same for the first in line.
+    pub(super) fn grow_for_waiter(&self, room: impl FnOnce() -> bool) -> Option<oneshot::Sender<T>> {
         let mut books = self.books.lock();
-        if books.grow_below(usize::MAX) {
+        let line = books.first_line()?;
+        if !books.grow_below(usize::MAX, room) {
             return None;
+        }
+        // It may leave at this moment, but it is in line.
+        let waiter = books.waiters[line].pop_front()?;
+        self.waiting.store(books.waiting(), Relaxed);
+        Some(waiter.turn)
+    }
+
+    /// Since when the first in line waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.books.lock().oldest()
+    }
+
+    /// The same, if this pool itself could grow.
+    pub(super) fn hungry_since(&self) -> Option<Instant> {
+        let mut books = self.books.lock();
+        if books.taken < books.size { books.oldest() } else { None }
+    }
+
+    pub(super) fn grow_or_wait(&self, worker: WorkerId, room: impl FnOnce() -> bool) -> Line<T> {
+        let mut books = self.books.lock();
+        if books.grow_below(usize::MAX, room) {
+            return Line::Grows;
+        }
+        if books.is_full() {
+            return Line::Full;
         }
         let (sender, receiver) = oneshot::channel();
         books.push(worker, sender);
         self.waiting.store(books.waiting(), Relaxed);
-        Some(receiver)
+        Line::Waits(receiver)
     }
 
     /// Somebody may be in line. Who makes a server available asks again behind that: the lock on the idle servers, which
@@ -140,6 +175,13 @@ impl<T> Queue<T> {
         self.next_to_connect(&mut books, worker)
     }
 
+    /// Gives up a place, whoever waits here.
+    pub(super) fn give_up(&self, freed: Freed) {
+        let mut books = self.books.lock();
+        books.connecting -= usize::from(freed == Freed::Connecting);
+        books.taken -= 1;
+    }
+
     /// How many servers are connected, idle or lent.
     pub(super) fn servers(&self) -> usize {
         let books = self.books.lock();
@@ -165,8 +207,8 @@ impl<T> Queue<T> {
 }
 
 impl<T> Books<T> {
-    fn grow_below(&mut self, minimum: usize) -> bool {
-        let grows = self.may_grow(minimum);
+    fn grow_below(&mut self, minimum: usize, room: impl FnOnce() -> bool) -> bool {
+        let grows = self.may_grow(minimum) && room();
         self.taken += usize::from(grows);
         self.connecting += usize::from(grows);
         grows
@@ -184,20 +226,45 @@ impl<T> Books<T> {
         self.waiters[index].push_back(Waiter { turn, number, since: Instant::now() });
     }
 
+    /// Those who have left are forgotten only when they are in the way.
+    fn is_full(&mut self) -> bool {
+        if self.max_waiting == 0 || self.waiting() < self.max_waiting {
+            return false;
+        }
+        self.waiters.iter_mut().for_each(|line| line.retain(|waiter| !waiter.turn.is_closed()));
+        self.waiting() >= self.max_waiting
+    }
+
     fn waiting(&self) -> usize {
         self.waiters.iter().map(VecDeque::len).sum()
     }
 
-    fn next_waiter(&mut self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+    /// Those in front who have left are forgotten.
+    fn close_up(&mut self) {
         for line in &mut self.waiters {
             while line.front().is_some_and(|waiter| waiter.turn.is_closed()) {
                 line.pop_front();
             }
         }
+    }
+
+    /// The line that the first of all waiters is in.
+    fn first_line(&mut self) -> Option<usize> {
+        self.close_up();
+        let heads = self.waiters.iter().enumerate().filter_map(|(at, line)| Some((line.front()?.number, at)));
+        heads.min().map(|(_, at)| at)
+    }
+
+    fn oldest(&mut self) -> Option<Instant> {
+        let line = self.first_line()?;
+        self.waiters[line].front().map(|waiter| waiter.since)
+    }
+
+    fn next_waiter(&mut self, worker: WorkerId) -> Option<oneshot::Sender<T>> {
+        let elsewhere = self.first_line()?;
         let own = worker.0 % self.waiters.len();
         let first = |line: &VecDeque<Waiter<T>>| line.front().map(|waiter| waiter.number);
-        let heads = self.waiters.iter().enumerate().filter_map(|(at, line)| Some((first(line)?, at)));
-        let (oldest, elsewhere) = heads.min()?;
+        let oldest = first(&self.waiters[elsewhere])?;
         let overtakes_few = first(&self.waiters[own]).is_some_and(|number| number - oldest <= self.size as u64);
         let chosen = if overtakes_few { own } else { elsewhere };
         self.waiters[chosen].pop_front().map(|waiter| waiter.turn)

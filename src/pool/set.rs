@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use hashlink::LruCache;
 use parking_lot::Mutex;
 
-use super::{Attempt, Close, Lease, Limits, Place, Pool, Pooled};
+use super::{Attempt, Ceiling, Close, Lease, Limits, Place, Pool, Pooled};
 use crate::backend::Server;
 use crate::backend::connect::{Endpoint, ServerLogin, connect};
 use crate::backend::params::{Params, Reported};
@@ -63,7 +63,7 @@ impl PoolSet {
     /// A server of the node: an idle one, a new one, or one for which the session waits its turn.
     ///
     /// # Errors
-    /// `query_wait_timeout` is over, or the node cannot be connected to (`Retry::Elsewhere`).
+    /// `query_wait_timeout` is over, `max_waiting_clients` wait already, or the node cannot be connected to (`Retry::Elsewhere`).
     pub async fn lease(&self, node: NodeId, worker: WorkerId) -> Result<Lease<Server>> {
         self.finish(node, worker, self.pools[node.index()].attempt(worker)).await
     }
@@ -81,6 +81,7 @@ impl PoolSet {
                     Err(error) if pool.should_wait(&error, Instant::now()) => pool.attempt(worker),
                     connected => return connected,
                 },
+                Attempt::Full => return Err(pool.too_many_wait()),
                 Attempt::Wait(waiting) => waiting.turn(worker, &self.endpoints[node.index()].timers).await?,
             }
         }
@@ -137,11 +138,21 @@ pub struct Pools {
     endpoints: Arc<[Arc<Endpoint>]>,
     metrics: Arc<Metrics>,
     sets: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
+    ceilings: Mutex<Ceilings>,
+}
+
+type Ceilings = HashMap<(NodeId, Shared), Arc<Ceiling<Server>>>;
+
+/// What pools of a node have in common, so that they share a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Shared {
+    Database(String),
+    User(String),
 }
 
 impl Pools {
     pub fn new(cluster: String, workers: usize, endpoints: Arc<[Arc<Endpoint>]>, metrics: Arc<Metrics>) -> Self {
-        Self { cluster, workers, endpoints, metrics, sets: Mutex::default() }
+        Self { cluster, workers, endpoints, metrics, sets: Mutex::default(), ceilings: Mutex::default() }
     }
 
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
@@ -160,7 +171,13 @@ impl Pools {
             let (node, database, user) = (&endpoint.name, &login.database, &login.user);
             let metrics = self.metrics.pool(&self.cluster, node, database, user);
             let name = format!("node {node:?}, database {database:?}, user {user:?}");
-            Pool::new(name, self.workers, limits, metrics)
+            let ceilings = [
+                (Shared::Database(database.clone()), limits.most_of_database),
+                (Shared::User(user.clone()), limits.most_of_user),
+            ];
+            let ceilings = ceilings.into_iter().filter(|(_, most)| *most > 0);
+            let ceilings = ceilings.map(|(shared, most)| self.ceiling(endpoint.node, shared, most)).collect();
+            Pool::new(name, self.workers, limits, ceilings, metrics)
         };
         PoolSet {
             login: login.clone(),
@@ -169,6 +186,11 @@ impl Pools {
             greeting: Mutex::default(),
             proven: Mutex::new(LruCache::new(PROVEN_KEPT)),
         }
+    }
+
+    fn ceiling(&self, node: NodeId, shared: Shared, most: usize) -> Arc<Ceiling<Server>> {
+        let mut ceilings = self.ceilings.lock();
+        Arc::clone(ceilings.entry((node, shared)).or_insert_with(|| Ceiling::new(most)))
     }
 
     /// Closes the idle servers of a database.
@@ -202,6 +224,7 @@ impl Pools {
     pub fn sweep(&self) -> Vec<Arc<PoolSet>> {
         let mut sets = self.sets.lock();
         sets.retain(|_, set| Arc::strong_count(set) > 1 || set.pools.iter().any(|pool| !pool.is_unused()));
+        self.ceilings.lock().retain(|_, ceiling| Arc::strong_count(ceiling) > 1);
         sets.values().cloned().collect()
     }
 }

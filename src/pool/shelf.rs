@@ -98,13 +98,22 @@ impl<S: Pooled> Shelf<S> {
         last
     }
 
+    fn make_room(shelf: &Arc<Self>) {
+        if let Some(idle) = shelf.pop() {
+            Lease::new(idle.server, Arc::clone(shelf)).close(Close::MadeRoom);
+        }
+    }
+
     /// Gives a server to the first waiter, or keeps it.
     pub(super) fn put(shelf: &Arc<Self>, mut server: Box<S>, now: Instant) {
-        let queue = &shelf.core.queue;
+        let (queue, ceilings) = (&shelf.core.queue, &shelf.core.ceilings);
         loop {
             if !queue.has_waiters() {
                 shelf.keep(Idle { server, since: now });
                 // Whoever came in between may have looked here too early.
+                if ceilings.wants_place(&shelf.core, true) {
+                    return Self::make_room(shelf);
+                }
                 if !queue.has_waiters() {
                     return;
                 }
@@ -112,6 +121,9 @@ impl<S: Pooled> Shelf<S> {
                     Some(idle) => server = idle.server,
                     None => return,
                 }
+            }
+            if ceilings.wants_place(&shelf.core, false) {
+                return Lease::new(server, Arc::clone(shelf)).close(Close::MadeRoom);
             }
             let Some(waiter) = queue.next_waiter(shelf.worker) else { continue };
             match waiter.send(Turn::Server(Lease::new(server, Arc::clone(shelf)))) {

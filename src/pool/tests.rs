@@ -11,10 +11,10 @@ use crate::metrics::Metrics;
 use crate::net::timers::Timers;
 
 #[derive(Debug)]
-struct Fake {
-    id: usize,
-    quiet: bool,
-    connected_at: Instant,
+pub(super) struct Fake {
+    pub(super) id: usize,
+    pub(super) quiet: bool,
+    pub(super) connected_at: Instant,
 }
 
 impl Pooled for Fake {
@@ -35,7 +35,7 @@ impl Pooled for Fake {
     }
 }
 
-fn limits(size: usize) -> Limits {
+pub(super) fn limits(size: usize) -> Limits {
     Limits {
         size,
         min_size: 0,
@@ -43,18 +43,26 @@ fn limits(size: usize) -> Limits {
         lifetime: Duration::from_secs(3600),
         wait_timeout: Duration::from_secs(5),
         login_retry: Duration::from_secs(1),
+        max_waiting: 0,
+        most_of_database: 0,
+        most_of_user: 0,
     }
 }
 
 fn pool(limits: Limits) -> Arc<Pool<Fake>> {
-    let metrics = Metrics::new(2).unwrap();
-    Pool::new("test".into(), 2, limits, metrics.pool("main", "a", "app", "app"))
+    pool_under(limits, &[])
 }
 
-const ONE: WorkerId = WorkerId(0);
-const TWO: WorkerId = WorkerId(1);
+pub(super) fn pool_under(limits: Limits, ceilings: &[&Arc<Ceiling<Fake>>]) -> Arc<Pool<Fake>> {
+    let metrics = Metrics::new(2).unwrap();
+    let ceilings = ceilings.iter().map(|ceiling| Arc::clone(ceiling)).collect();
+    Pool::new("test".into(), 2, limits, ceilings, metrics.pool("main", "a", "app", "app"))
+}
 
-fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
+pub(super) const ONE: WorkerId = WorkerId(0);
+pub(super) const TWO: WorkerId = WorkerId(1);
+
+pub(super) fn connect(pool: &Arc<Pool<Fake>>, worker: WorkerId, id: usize) -> Lease<Fake> {
     match pool.attempt(worker) {
         Attempt::Connect(place) => place.fill(Fake { id, quiet: true, connected_at: Instant::now() }),
         other => panic!("expected a place, got {other:?}"),
@@ -68,7 +76,7 @@ fn lend(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Lease<Fake> {
     }
 }
 
-fn queue(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Waiting<Fake> {
+pub(super) fn queue(pool: &Arc<Pool<Fake>>, worker: WorkerId) -> Waiting<Fake> {
     match pool.attempt(worker) {
         Attempt::Wait(waiting) => waiting,
         other => panic!("expected to wait, got {other:?}"),
@@ -146,6 +154,23 @@ async fn waiters_are_served_where_the_server_is_and_nearly_in_order() {
     assert!(matches!(third.turn(ONE, &Timers::current()).await.unwrap(), Attempt::Server(_)));
 }
 
+#[test]
+fn as_many_wait_as_may_and_who_left_counts_no_more() {
+    let pool = pool(Limits { max_waiting: 2, ..limits(1) });
+    let lease = connect(&pool, ONE, 1);
+    let (first, second) = (queue(&pool, ONE), queue(&pool, TWO));
+    assert!(matches!(pool.attempt(ONE), Attempt::Full));
+    let error = pool.too_many_wait();
+    assert_eq!(error.sqlstate(), sqlstate::TOO_MANY_CONNECTIONS);
+    assert!(error.message().contains("max_waiting_clients = 2") && error.message().contains("test"), "{error}");
+    // The one behind it still has its place.
+    drop(first);
+    let third = queue(&pool, ONE);
+    assert!(matches!(pool.attempt(ONE), Attempt::Full));
+    drop((second, third, lease));
+    assert!(matches!(pool.attempt(TWO), Attempt::Connect(_)));
+}
+
 #[tokio::test]
 async fn a_waiter_that_leaves_passes_on_what_it_was_handed() {
     let pool = pool(limits(1));
@@ -183,7 +208,9 @@ fn no_release_is_missed() {
                         }
                     }
                     Attempt::Server(lease) => lease,
-                    other @ Attempt::Connect(_) => panic!("expected a server or to wait, got {other:?}"),
+                    other @ (Attempt::Connect(_) | Attempt::Full) => {
+                        panic!("expected a server or to wait, got {other:?}")
+                    }
                 };
                 lease.release(Instant::now());
             }
@@ -264,10 +291,11 @@ fn served(waiters: &mut Vec<Waiting<Fake>>, made: &mut usize) -> Vec<Lease<Fake>
 }
 
 proptest! {
-    /// Never more servers than the size, no server in two hands, and nobody waits while a server is idle.
+    /// Never more servers than the size, no server in two hands, nobody waits while a server is idle, and nobody is
+    /// refused while there is room to wait.
     #[test]
-    fn the_books_stay_true(size in 1..5usize, steps in steps()) {
-        let pool = pool(limits(size));
+    fn the_books_stay_true(size in 1..5usize, max_waiting in 0..4usize, steps in steps()) {
+        let pool = pool(Limits { max_waiting, ..limits(size) });
         let (mut lent, mut made, mut waiters) = (Vec::new(), 0, Vec::new());
         for step in steps {
             match step {
@@ -280,7 +308,9 @@ proptest! {
                     Attempt::Wait(waiting) => {
                         prop_assert_eq!(lent.len(), size);
                         waiters.push(waiting);
+                        prop_assert!(max_waiting == 0 || waiters.len() <= max_waiting);
                     }
+                    Attempt::Full => prop_assert!(max_waiting > 0 && waiters.len() == max_waiting),
                 },
                 Step::Park(nth) if !lent.is_empty() => lent.swap_remove(nth % lent.len()).release(Instant::now()),
                 Step::Close(nth) if !lent.is_empty() => drop(lent.swap_remove(nth % lent.len())),

@@ -60,6 +60,18 @@ impl<S: Pooled> Waiting<S> {
     }
 }
 
+impl<S: Pooled> Pool<S> {
+    pub(super) fn too_many_wait(&self) -> Error {
+        let message = format!(
+            "sorry, too many clients wait for a server already (max_waiting_clients = {}) in the pool of {}",
+            self.core.limits.max_waiting,
+            self.name()
+        );
+        Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message)
+            .hint("Try again later; raise default_pool_size, or shorten the transactions that hold the servers.")
+    }
+}
+
 impl<S: Pooled> Drop for Waiting<S> {
     fn drop(&mut self) {
         self.receiver.close();

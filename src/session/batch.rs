@@ -9,7 +9,7 @@ use crate::wire::frontend::{is_well_formed, tag};
 pub struct Bounds {
     pub max_message_bytes: usize,
     pub max_batch_bytes: usize,
-    /// What comes before a Sync is ignored, malformed or not.
+    /// What comes before a Sync is ignored, malformed or not, and not held.
     pub skipping: bool,
 }
 
@@ -63,6 +63,11 @@ impl Collector {
         collected
     }
 
+    /// The bytes of the whole messages of a batch that has not ended; it starts anew.
+    pub fn take_scanned(&mut self) -> usize {
+        std::mem::take(&mut self.scanned)
+    }
+
     fn scan(&mut self, input: &[u8], bounds: &Bounds) -> Result<Collected> {
         loop {
             let start = self.scanned;
@@ -72,12 +77,13 @@ impl Collector {
             check(header.tag, header.frame_bytes, bounds)?;
             let alone = start == 0;
             let end = match header.tag {
+                tag::SYNC => Some(End::Sync),
+                tag::TERMINATE if alone => return Ok(Collected::Terminate),
+                _ if bounds.skipping => return Ok(Collected::Discard { bytes: header.frame_bytes }),
                 tag::QUERY | tag::FUNCTION_CALL if !alone => return Ok(batch(start, End::Interrupted)),
                 tag::QUERY => Some(End::Query),
                 tag::FUNCTION_CALL => Some(End::FunctionCall),
-                tag::SYNC => Some(End::Sync),
                 tag::FLUSH => Some(End::Flush),
-                tag::TERMINATE if alone => return Ok(Collected::Terminate),
                 tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if alone => {
                     return Ok(Collected::Discard { bytes: header.frame_bytes });
                 }
@@ -189,7 +195,17 @@ mod tests {
         let malformed = [&frames("PB")[..], b"D\0\0\0\x05X", &frames("S")].concat();
         assert_eq!(Collector::default().collect(&malformed, &BOUNDS).unwrap(), batch(20, End::Overflow));
         let skipping = Bounds { skipping: true, ..BOUNDS };
-        assert_eq!(Collector::default().collect(&malformed, &skipping).unwrap(), batch(31, End::Sync));
+        let (mut rest, mut taken) = (&malformed[..], Vec::new());
+        while !rest.is_empty() {
+            let (bytes, is_held) = match Collector::default().collect(rest, &skipping).unwrap() {
+                Collected::Discard { bytes } => (bytes, false),
+                Collected::Batch { bytes, end: End::Sync } => (bytes, true),
+                other => panic!("{other:?}"),
+            };
+            taken.push(is_held);
+            rest = &rest[bytes..];
+        }
+        assert_eq!(taken, [false, false, false, true], "only the Sync counts");
     }
 
     #[test]

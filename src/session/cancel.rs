@@ -99,7 +99,7 @@ impl CancelSlot {
     }
 
     /// The server to ask, if there is one. The session learns that it was asked before the request is sent.
-    fn take_aim(&self) -> Option<Arc<CancelTarget>> {
+    pub fn take_aim(&self) -> Option<Arc<CancelTarget>> {
         match &mut *self.doing.lock() {
             Doing::Nothing => None,
             Doing::Waiting { cancelled } => {

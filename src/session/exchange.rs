@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use super::batch::{Bounds, check};
-use super::buffers::Buffers;
 use super::cluster::Cluster;
 use super::ledger::{Ledger, Owed};
 use super::outbound::Outbound;
 use super::relay::Relay;
 use super::rescue::Cause;
+use super::seat::Seat;
 use super::settings::Settings;
 use super::statements::ClientStatements;
 use super::survey::Survey;
@@ -26,7 +26,7 @@ use super::watch::Watch;
 use super::{Classify, Client, Held};
 use std::sync::Arc;
 
-use crate::backend::prepared::{Statement, Statements};
+use crate::backend::prepared::Statement;
 use crate::error::{Error, Result};
 use crate::sql::Class;
 use crate::wire::frame::{HEADER_BYTES, Header, header};
@@ -66,12 +66,10 @@ impl Feed {
 
 /// Everything that an exchange works on.
 pub struct Exchange<'a> {
+    pub seat: &'a Seat,
     pub bounds: Bounds,
-    pub client_buffers: &'a Buffers,
-    pub server_buffers: &'a Buffers,
     /// The server is the client's alone.
     pub verbatim: bool,
-    pub interner: &'a Statements,
     pub settings: &'a mut Settings,
     /// What is prepared now means what it does to nobody else.
     pub apart: bool,
@@ -218,7 +216,7 @@ impl Exchange<'_> {
     /// True: something was read.
     fn poll_server(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
         let server = &mut *self.held.lease;
-        match self.server_buffers.poll_fill(&mut server.stream, &mut server.input, cx) {
+        match self.classify.worker.server_buffers.poll_fill(&mut server.stream, &mut server.input, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(bytes)) if bytes > 0 => {
                 self.watch.received_bytes += bytes as u64;
@@ -241,7 +239,8 @@ impl Exchange<'_> {
 
     fn walk(&mut self) -> std::result::Result<(), Outcome> {
         let server = &mut *self.held.lease;
-        let mut observer = self.watch.observe(&mut server.reported, &mut server.status, self.settings, self.statements);
+        let mut observer =
+            self.watch.observe(&mut server.reported, &mut server.status, self.settings, self.statements, self.seat);
         let walked = self.relay.walk(&server.input, self.ledger, &mut observer);
         drop(observer);
         if !self.watch.holds_back() {
@@ -255,7 +254,7 @@ impl Exchange<'_> {
 
     /// True: something was read.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> std::result::Result<bool, Outcome> {
-        match self.client.poll_fill(self.client_buffers, cx) {
+        match self.client.poll_fill(&self.classify.worker.client_buffers, cx) {
             Poll::Pending => Ok(false),
             Poll::Ready(0) => Err(Outcome::ClientLost),
             Poll::Ready(_) => Ok(true),
@@ -269,7 +268,7 @@ impl Exchange<'_> {
             if ahead >= AHEAD_BYTES {
                 return Ok(());
             }
-            match self.client.poll_fill(self.client_buffers, cx) {
+            match self.client.poll_fill(&self.classify.worker.client_buffers, cx) {
                 Poll::Pending => return Ok(()),
                 // A client that said good-bye, or anything else, meant its write to be done.
                 Poll::Ready(0) if ahead > 0 && self.survey.class != Class::Read => return Ok(()),
@@ -376,7 +375,7 @@ impl Exchange<'_> {
         Translator {
             verbatim: self.verbatim,
             names_in_sql: self.survey.in_sql.is_some(),
-            interner: self.interner,
+            interner: &self.classify.worker.shared.statements,
             meaning: self.settings.meaning(),
             facts: self.classify.facts,
             unproven: &mut self.unproven,

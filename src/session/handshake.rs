@@ -1,24 +1,26 @@
 //! From a new connection to a session: TLS, cancel requests, start-up, login, and what a client is told then.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use super::batch::{Bounds, Collector};
-use super::cancel::{Registration, Who};
+use super::cancel::{CancelSlot, Registration, Who};
+use super::census::ClientCount;
 use super::cluster::Cluster;
 use super::replication::{Link, Opened};
+use super::seat::SeatGuard;
 use super::statements::ClientStatements;
 use super::visit::{Visit, Visitor, is_console};
-use super::worker::{ClientCount, SeatGuard, Shared, Worker};
-use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Unaudited};
+use super::worker::{Shared, Worker};
+use super::{Causality, Client, Ledger, Outbound, Own, Pins, Relay, Session, Settings, Share, Unaudited};
 use crate::backend::Server;
 use crate::backend::connect::ServerLogin;
 use crate::backend::params::{Params, Reported};
-use crate::config;
+use crate::config::{Config, Timeouts};
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::metrics::{CancelOutcome, LoginOutcome, Origin};
 use crate::net::login::LoginIo;
@@ -42,24 +44,57 @@ pub struct Door {
 }
 
 /// Serves one connection from its first byte to its last. One that wants the admin console is given back for it.
-pub async fn accept(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: ClientCount) -> Option<Box<Visitor>> {
-    let shared = Arc::clone(&worker.shared);
-    let counted = (shared.metrics.client(), count);
-    let limit = shared.config.limits.client_login_timeout;
-    let room = counted.1.is_within_limit();
-    // On the heap, so that it goes when the session begins: an idle session should be small.
-    let entered = Box::pin(shared.timers.timeout(limit, enter(&worker, LoginIo::new(stream), &door, room))).await;
-    match entered {
-        Ok(Some(Life::Session(mut session))) => session.run().await,
-        Ok(Some(Life::Replication(link))) => Box::pin(link.run()).await,
-        Ok(Some(Life::Console(visit))) => return Some(Visitor::new(&shared, *visit, counted)),
-        Ok(None) => {}
-        Err(_) => {
-            shared.metrics.login(LoginOutcome::TimedOut);
-            tracing::info!("a client did not log in within limits.client_login_timeout");
-        }
+pub async fn accept(
+    worker: Rc<Worker>,
+    stream: Stream,
+    door: Arc<Door>,
+    mut count: ClientCount,
+) -> Option<Box<Visitor>> {
+    if count.is_one_too_many() {
+        worker.shared.metrics.login(LoginOutcome::TooMany);
+        return None;
     }
-    drop(counted);
+    let connected = worker.shared.metrics.client();
+    // On the heap, so that it goes when the session begins: an idle session should be small.
+    match Box::pin(come_in(&worker, stream, &door, &mut count)).await {
+        Some(Life::Session(mut session)) => session.run().await,
+        Some(Life::Replication(link)) => Box::pin(link.run()).await,
+        Some(Life::Console(visit)) => return Some(Visitor::new(&worker.shared, *visit, (connected, count))),
+        None => {}
+    }
+    drop((connected, count));
+    None
+}
+
+/// Logs a client in, as long as it takes no more than its share of time.
+async fn come_in(worker: &Rc<Worker>, stream: Stream, door: &Door, count: &mut ClientCount) -> Option<Life> {
+    let shared = &worker.shared;
+    let now = Instant::now();
+    let room = count.is_within_limit() || worker.logins.make_room(now);
+    let login = room.then(|| worker.logins.begin(now));
+    let entering = enter(worker, LoginIo::new(stream), door, count, room);
+    let entering = shared.timers.timeout(shared.config.limits.client_login_timeout, entering);
+    let makes_room = async {
+        match &login {
+            Some(login) => login.must_make_room().await,
+            None => pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        entered = entering => {
+            if let Ok(life) = entered {
+                return life;
+            }
+            tracing::info!("a client did not log in within limits.client_login_timeout");
+            LoginOutcome::TimedOut
+        }
+        () = makes_room => {
+            tracing::info!("a client that was slow to log in made room for another: limits.max_client_conn is reached");
+            LoginOutcome::MadeRoom
+        }
+    };
+    shared.metrics.login(outcome);
     None
 }
 
@@ -70,7 +105,7 @@ enum Life {
     Console(Box<(Visit, LoginIo)>),
 }
 
-async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Option<Life> {
+async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, count: &mut ClientCount, room: bool) -> Option<Life> {
     let (mut io, first) = open(worker, io, door).await?;
     let startup = match first {
         First::Startup(startup) => startup,
@@ -80,7 +115,7 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
         }
         First::Ssl | First::GssEnc => return None,
     };
-    let admitted = match log_in(worker, &mut io, door, room, &startup).await {
+    let admitted = match log_in(worker, &mut io, door, (count, room), &startup).await {
         Ok(admitted) => admitted,
         Err(error) => {
             turn_away(worker, io, &error).await;
@@ -92,9 +127,11 @@ async fn enter(worker: &Rc<Worker>, io: LoginIo, door: &Door, room: bool) -> Opt
         return None;
     }
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let (timeouts, slot) = admitted.limits();
     let seated = |io: LoginIo| {
         let (stream, input) = io.into_parts();
-        (Client { stream, input, discard: 0, received_bytes: 0 }, worker.seat(waker))
+        let client = Client { stream, input, discard: 0, received_bytes: 0, share: Share::default() };
+        (client, worker.seat(waker, timeouts, slot))
     };
     Some(match admitted {
         Admitted::Session(guest) => {
@@ -188,12 +225,19 @@ struct Guest {
     pools: Arc<PoolSet>,
     registration: Registration,
     mode: PoolMode,
+    timeouts: Arc<Timeouts>,
     params: Arc<Params>,
     reported: Arc<Reported>,
     own: Own,
 }
 
-async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, startup: &Startup) -> Result<Admitted> {
+async fn log_in(
+    worker: &Worker,
+    io: &mut LoginIo,
+    door: &Door,
+    (count, room): (&mut ClientCount, bool),
+    startup: &Startup,
+) -> Result<Admitted> {
     let shared = &worker.shared;
     if door.tls_required && !io.stream().is_tls() {
         let message = "this listener takes clients over TLS only (client_tls_sslmode = \"require\")";
@@ -219,6 +263,7 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     let settings = shared.config.users.get(user).cloned().ok_or_else(|| {
         Error::new(Fault::Client, sqlstate::INVALID_AUTHORIZATION, format!("role \"{user}\" does not exist"))
     })?;
+    count.admit(&shared.config, user, database)?;
     let login = ServerLogin {
         user: user.to_owned(),
         database: database.to_owned(),
@@ -238,12 +283,13 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     }
     let configured = shared.config.consistency(&cluster.config, database, user);
     let own = Own::new(configured, &mut asked, &worker.last_promise)?;
-    let pools = cluster.pools.set(&login, limits(&shared.config.pool, settings.pool_size));
+    let pools = cluster.pools.set(&login, limits(&shared.config, user, database));
     let (params, reported) = greet(worker, cluster, &pools, &asked).await?;
     let registration = shared.cancels.register(startup.minor() >= 2, who)?;
     let mode = settings.pool_mode.unwrap_or(shared.config.pool.mode);
     let cluster = Arc::clone(cluster);
-    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, params, reported, own }))
+    let timeouts = settings.timeouts;
+    Ok(Admitted::Session(Guest { cluster, pools, registration, mode, timeouts, params, reported, own }))
 }
 
 fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
@@ -259,8 +305,10 @@ fn check_room(shared: &Shared, worker: &Worker, room: bool) -> Result<()> {
     Err(Error::new(Fault::Limit, sqlstate::TOO_MANY_CONNECTIONS, message))
 }
 
-fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
-    let size = size.unwrap_or(pool.size);
+fn limits(config: &Config, user: &str, database: &str) -> Limits {
+    let (pool, own) = (&config.pool, config.users.get(user));
+    let size = own.and_then(|user| user.pool_size).unwrap_or(pool.size);
+    let of_database = config.databases.get(database).and_then(|database| database.max_connections);
     Limits {
         size,
         min_size: pool.min_size.min(size),
@@ -268,6 +316,9 @@ fn limits(pool: &config::Pool, size: Option<usize>) -> Limits {
         lifetime: pool.lifetime,
         wait_timeout: pool.query_wait_timeout,
         login_retry: pool.login_retry,
+        max_waiting: pool.max_waiting_clients,
+        most_of_database: of_database.unwrap_or(pool.max_db_connections),
+        most_of_user: own.and_then(|user| user.max_connections).unwrap_or(pool.max_user_connections),
     }
 }
 
@@ -330,6 +381,14 @@ fn nobody_there(cluster: &Cluster) -> Error {
 }
 
 impl Admitted {
+    /// How long what it does may take, and where it can be cancelled. Replication goes on for as long as it likes.
+    fn limits(&self) -> (Arc<Timeouts>, Option<Arc<CancelSlot>>) {
+        match self {
+            Self::Session(guest) => (Arc::clone(&guest.timeouts), Some(Arc::clone(&guest.registration.slot))),
+            Self::Replication(_) | Self::Console(_) => (Arc::default(), None),
+        }
+    }
+
     /// What the client reads when it is in.
     fn welcome(&self) -> Vec<u8> {
         let (reported, key) = match self {

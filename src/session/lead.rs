@@ -375,7 +375,7 @@ impl Session {
         slot.waits();
         let leased = tokio::select! {
             leased = self.cluster.while_reachable(node, self.pools.finish(node, self.worker.id, attempt)) => leased,
-            error = slot.cancelled_while_waiting() => Err(error),
+            error = slot.cancelled_while_waiting() => Err(self.seat.seat().overdue().unwrap_or(error)),
         };
         slot.is_done();
         self.now.set(Instant::now());

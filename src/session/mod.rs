@@ -11,6 +11,7 @@ mod begin;
 mod buffers;
 pub mod cancel;
 mod causality;
+pub mod census;
 pub mod cluster;
 mod commit;
 mod exchange;
@@ -23,6 +24,7 @@ mod ledger;
 mod loss;
 mod lost;
 mod meet;
+pub mod memory;
 mod outbound;
 mod own;
 mod pins;
@@ -31,6 +33,7 @@ mod relay;
 mod replication;
 mod rescue;
 mod reword;
+mod seat;
 mod settings;
 mod settle;
 mod statements;
@@ -43,6 +46,8 @@ mod watch;
 pub mod worker;
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -60,17 +65,19 @@ use self::cluster::Cluster;
 use self::lead::Task;
 use self::ledger::Ledger;
 use self::lost::Lost;
+use self::memory::Share;
 use self::outbound::Outbound;
 use self::own::{Own, Wishes};
 use self::pins::Pins;
 use self::relay::Relay;
+use self::seat::SeatGuard;
 use self::settings::{Settings, Unaudited};
 use self::statements::ClientStatements;
 use self::survey::{ExplainRoute, Survey, Work};
 use self::wait::Arrival;
-use self::worker::{Leave, SeatGuard, Worker};
+use self::worker::Worker;
 use crate::backend::Server;
-use crate::error::{Error, Fault, Result, sqlstate};
+use crate::error::{Error, Result};
 use crate::metrics::Origin;
 use crate::net::stream::Stream;
 use crate::pool::Lease;
@@ -98,6 +105,8 @@ struct Client {
     discard: usize,
     /// Not counted in the metrics yet.
     received_bytes: u64,
+    /// Of the memory that is limited.
+    share: Share,
 }
 
 impl Client {
@@ -217,17 +226,39 @@ enum Ended {
 
 impl Session {
     async fn run(&mut self) {
+        let seat = Rc::clone(self.seat.seat());
         let ended = loop {
-            if let Err(ended) = self.step().await {
-                break ended;
+            let stepped = {
+                let mut step = pin!(self.step());
+                poll_fn(|cx| match seat.must_end() {
+                    None => step.as_mut().poll(cx).map(Some),
+                    Some(_) => Poll::Ready(None),
+                })
+                .await
+            };
+            match stepped {
+                Some(Ok(())) => {}
+                Some(Err(ended)) => break ended,
+                None => break self.cut_short(),
             }
         };
         self.end(ended).await;
     }
 
+    /// What the session does has taken too long: the server is told to stop.
+    fn cut_short(&mut self) -> Ended {
+        self.abandon_held();
+        match self.seat.must_leave() {
+            // In the middle of a message the client would take it for a part of that.
+            Some(leave) if self.relay.is_between_messages() => Ended::Farewell(self.seat.seat().farewell(leave)),
+            _ => Ended::ByServer,
+        }
+    }
+
     async fn step(&mut self) -> Result<(), Ended> {
         let Arrival { bytes, end } = self.next_arrival().await?;
         self.now.set(Instant::now());
+        self.seat.runs(self.is_in_transaction());
         self.serve(bytes, end).map_err(Ended::Farewell)?.await
     }
 
@@ -235,7 +266,7 @@ impl Session {
     /// running batch needs.
     fn serve(&mut self, bytes: usize, end: End) -> Result<LocalBoxFuture<'_, Result<(), Ended>>> {
         if self.skip_to_sync {
-            return Ok(Box::pin(self.skip(bytes, end)));
+            return Ok(Box::pin(self.skip(bytes)));
         }
         if self.has_lost_its_primary()? {
             return Ok(Box::pin(self.answer_in_lost(bytes, end)));
@@ -325,15 +356,9 @@ impl Session {
         self.tell(&answer).await
     }
 
-    /// Drops messages up to a Sync.
-    async fn skip(&mut self, bytes: usize, end: End) -> Result<(), Ended> {
-        if end == End::Overflow {
-            return Err(Ended::Farewell(overflow_refused(&Error::protocol("no Sync within limits.max_batch_size"))));
-        }
+    /// Answers the Sync that ends what the client sent behind an error.
+    async fn skip(&mut self, bytes: usize) -> Result<(), Ended> {
         self.client.input.advance(bytes);
-        if end != End::Sync {
-            return Ok(());
-        }
         self.skip_to_sync = false;
         let mut answer = Vec::new();
         put_ready(&mut answer, self.status());
@@ -342,6 +367,11 @@ impl Session {
 
     fn view(&self) -> Rc<ViewHere> {
         self.worker.view(&self.cluster)
+    }
+
+    /// Its server must come to the end of something before anybody else can have it.
+    fn is_in_transaction(&self) -> bool {
+        self.pipeline_open || self.status() != TransactionStatus::Idle
     }
 
     fn status(&self) -> TransactionStatus {
@@ -380,14 +410,6 @@ impl Session {
 fn overflow_refused(error: &Error) -> Error {
     Error::new(error.fault(), error.sqlstate().to_owned(), error.message())
         .hint("The batch was longer than limits.max_batch_size, so the session cannot go on after its error.")
-}
-
-fn dismissed(leave: Leave) -> Error {
-    let (sqlstate, message) = match leave {
-        Leave::Shutdown => (sqlstate::ADMIN_SHUTDOWN, "terminating connection: Causeway is shutting down"),
-        Leave::IdleTooLong => ("57P05", "terminating connection: idle for longer than limits.client_idle_timeout"),
-    };
-    Error::new(Fault::Limit, sqlstate, message)
 }
 
 /// A worker's classifier, reading as this session's client writes.

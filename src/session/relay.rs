@@ -135,9 +135,9 @@ impl Relay {
         self.late.take().map(Vec::from).unwrap_or_default()
     }
 
-    /// The client has got, or will get, whole frames: something of ours may follow.
-    pub fn is_between_frames(&self) -> bool {
-        self.passing == 0 || !self.passing_visible
+    /// The client has every message whole that it has begun to get.
+    pub fn is_between_messages(&self) -> bool {
+        self.pending_bytes() == 0 && (self.passing == 0 || !self.passing_visible)
     }
 
     pub fn pending_bytes(&self) -> usize {

@@ -14,8 +14,9 @@ use futures_util::FutureExt as _;
 
 use super::cancel::{Registration, Who};
 use super::cluster::Cluster;
-use super::worker::{Leave, SeatGuard, Shared, Worker};
-use super::{Client, FAREWELL_LIMIT, dismissed};
+use super::seat::{Leave, SeatGuard};
+use super::worker::{Shared, Worker};
+use super::{Client, FAREWELL_LIMIT};
 use crate::backend::Server;
 use crate::backend::connect::{ServerLogin, connect_with};
 use crate::backend::params::Reported;
@@ -129,7 +130,7 @@ impl Link {
     /// Passes bytes until one side ends, another node is the primary, or Causeway shuts down.
     pub async fn run(mut self) {
         // Who is idle is told when Causeway shuts down.
-        self.seat.is_idle();
+        self.seat.waits(false);
         let (cluster, node) = (Arc::clone(&self.cluster), self.server.node);
         let farewell = tokio::select! {
             biased;
@@ -149,7 +150,7 @@ impl Link {
     /// Ready when it is over; with what the client is to be told, if that is ours to tell.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         if self.worker.is_draining() {
-            return Poll::Ready(Some(dismissed(Leave::Shutdown)));
+            return Poll::Ready(Some(self.seat.seat().farewell(Leave::Shutdown)));
         }
         let from_client = self.poll_from_client(cx);
         let from_server = self.poll_from_server(cx);

@@ -138,11 +138,9 @@ impl Session {
         }
         let in_flight = self.cluster.load(held.node).begin(self.worker.id, self.now.get());
         let mut exchange = Exchange {
+            seat: self.seat.seat(),
             bounds: self.bounds,
-            client_buffers: &self.worker.client_buffers,
-            server_buffers: &self.worker.server_buffers,
             verbatim: self.mode == PoolMode::Session,
-            interner: &self.worker.shared.statements,
             settings: &mut self.settings,
             apart,
             classify: Classify { worker: &self.worker, facts: &self.facts, lexis },

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::cancel::{Registration, Who};
-use super::worker::{ClientCount, Shared};
+use super::census::ClientCount;
+use super::worker::Shared;
 use crate::backend::params::Reported;
 use crate::config::CONSOLE_DATABASES;
 use crate::error::{Error, Fault, Result, sqlstate};

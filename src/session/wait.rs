@@ -7,12 +7,13 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 
 use super::batch::{Bounds, Collected, End};
+use super::seat::Leave;
 use super::watch::Watch;
-use super::{Ended, Session, dismissed};
+use super::{Ended, Session};
 use crate::error::Error;
 use crate::pool::Close;
 use crate::types::PoolMode;
-use crate::wire::backend::TransactionStatus;
+use crate::wire::frontend::tag;
 
 /// A batch has come: the first `bytes` of the client's input.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,7 @@ pub struct Arrival {
 
 impl Session {
     pub(super) async fn next_arrival(&mut self) -> Result<Arrival, Ended> {
+        self.client.share.settle(self.client.input.len());
         loop {
             self.drop_discarded();
             let bounds = Bounds { skipping: self.skip_to_sync, ..self.bounds };
@@ -31,6 +33,10 @@ impl Session {
                 Collected::Discard { bytes } => self.client.discard = bytes,
                 Collected::Terminate => return Err(Ended::ByClient),
                 Collected::More { whole_at } => {
+                    if let Err(error) = self.client.share.cover(&self.worker.shared.memory, self.client.input.len()) {
+                        Box::pin(self.shed(whole_at, &error)).await?;
+                        continue;
+                    }
                     let missing = whole_at.saturating_sub(self.client.input.len());
                     if !self.client.input.is_empty() {
                         self.client.input.reserve(missing.min(MOST_AT_ONCE));
@@ -49,12 +55,21 @@ impl Session {
 
     async fn read_more(&mut self) -> Result<(), Ended> {
         self.worker.client_buffers.take_back(&mut self.client.input);
-        if self.status() == TransactionStatus::Idle && !self.pipeline_open {
-            self.seat.is_idle();
+        self.seat.waits(self.is_in_transaction());
+        poll_fn(|cx| self.poll_more(cx)).await
+    }
+
+    /// The proxy has no memory for what the client is sending, whose message under way is whole at `whole_at`: it is
+    /// refused, and the rest is not held.
+    async fn shed(&mut self, whole_at: usize, error: &Error) -> Result<(), Ended> {
+        tracing::info!(%error, user = self.pools.login.user, "a large batch is refused");
+        let whole = self.collector.take_scanned();
+        self.client.share.give_back();
+        if whole > 0 || !matches!(self.client.input.first(), Some(&(tag::QUERY | tag::FUNCTION_CALL))) {
+            return self.refuse(whole, End::Flush, error).await;
         }
-        let read = poll_fn(|cx| self.poll_more(cx)).await;
-        self.seat.is_busy();
-        read
+        self.client.discard = whole_at;
+        self.refuse(0, End::Query, error).await
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
@@ -67,8 +82,10 @@ impl Session {
             return Poll::Ready(end);
         }
         match self.seat.must_leave() {
-            Some(leave) if self.client.input.is_empty() => Poll::Ready(Err(Ended::Farewell(dismissed(leave)))),
-            _ => Poll::Pending,
+            None => Poll::Pending,
+            // A batch that has begun to come is served.
+            Some(Leave::Shutdown) if !self.client.input.is_empty() => Poll::Pending,
+            Some(leave) => Poll::Ready(Err(Ended::Farewell(self.seat.seat().farewell(leave)))),
         }
     }
 
@@ -87,8 +104,13 @@ impl Session {
                 continue;
             }
             let mut watch = Watch::default();
-            let mut observer =
-                watch.observe(&mut server.reported, &mut server.status, &mut self.settings, &self.statements);
+            let mut observer = watch.observe(
+                &mut server.reported,
+                &mut server.status,
+                &mut self.settings,
+                &self.statements,
+                self.seat.seat(),
+            );
             let walked = self.relay.walk(&server.input, &mut self.ledger, &mut observer);
             drop(observer);
             if let Some(last_words) = watch.farewell.or(walked.err()) {
@@ -105,7 +127,7 @@ impl Session {
     /// unless the server had more of it.
     fn lose_held(&mut self, why: Error) -> Result<(), Ended> {
         let Some(mut held) = self.held.take() else { return Ok(()) };
-        let is_whole = self.relay.is_between_frames() && self.relay.pending_bytes() == 0;
+        let is_whole = self.relay.is_between_messages();
         self.relay.discard(&mut held.lease.input);
         self.cluster.topology.probe_now(held.node);
         held.lease.close(Close::Lost);

@@ -4,12 +4,14 @@ use super::commit::Told;
 use super::relay::{Observer, shape};
 use super::rescue::Cause;
 use super::reword::{Shift, reworded};
+use super::seat::Seat;
 use super::settings::{Setting, Settings};
 use super::statements::ClientStatements;
 use crate::backend::params::Reported;
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, sqlstate};
 use crate::types::{Lsn, Mutant};
-use crate::wire::backend::{ErrorFields, TransactionStatus, data_row, replayed};
+use crate::wire::backend::{ErrorFields, Severity, TransactionStatus, data_row, error_fields, put_error, replayed};
+use crate::wire::frame::HEADER_BYTES;
 use crate::wire::frontend::tag;
 
 /// Whether a batch may run again, while the client has seen nothing of its answer.
@@ -222,8 +224,9 @@ impl Watch {
         status: &'a mut TransactionStatus,
         settings: &'a mut Settings,
         statements: &'a ClientStatements,
+        seat: &'a Seat,
     ) -> impl Observer + 'a {
-        Observed { watch: self, reported, status, settings, statements }
+        Observed { watch: self, reported, status, settings, statements, seat }
     }
 }
 
@@ -239,6 +242,7 @@ struct Observed<'a> {
     status: &'a mut TransactionStatus,
     settings: &'a mut Settings,
     statements: &'a ClientStatements,
+    seat: &'a Seat,
 }
 
 impl Observer for Observed<'_> {
@@ -288,7 +292,14 @@ impl Observer for Observed<'_> {
     }
 
     fn reworded(&self, body: &[u8]) -> Option<Vec<u8>> {
-        reworded(body, self.watch.shift, self.statements)
+        match self.seat.overdue() {
+            Some(overdue) if error_fields(body).sqlstate == sqlstate::QUERY_CANCELED.as_bytes() => {
+                let mut message = Vec::new();
+                put_error(&mut message, Severity::Error, &overdue);
+                Some(message.split_off(HEADER_BYTES))
+            }
+            _ => reworded(body, self.watch.shift, self.statements),
+        }
     }
 
     fn hidden_error(&mut self, fields: &ErrorFields<'_>) {

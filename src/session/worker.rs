@@ -3,20 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::buffers::Buffers;
-use super::cancel::Cancels;
+use super::cancel::{CancelSlot, Cancels};
+use super::census::{Census, Logins};
 use super::cluster::Cluster;
 use super::hold::Hold;
+use super::memory::Memory;
 use super::own::Promise;
+use super::seat::{Seat, SeatGuard};
 use crate::auth::client::Authenticator;
 use crate::backend::prepared::Statements;
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Metrics;
 use crate::net::timers::Timers;
@@ -34,8 +36,8 @@ pub struct Shared {
     pub timers: Timers,
     pub statements: Statements,
     pub cancels: Arc<Cancels>,
-    /// By worker: clients that are connected, logged in or not.
-    pub clients: Box<[AtomicUsize]>,
+    pub census: Arc<Census>,
+    pub memory: Arc<Memory>,
 }
 
 impl Shared {
@@ -49,12 +51,6 @@ impl Shared {
             Error::new(Fault::Client, sqlstate::INVALID_CATALOG_NAME, message)
                 .hint("No cluster in the configuration serves it: see clusters.<name>.databases.")
         })
-    }
-
-    /// The worker with the fewest clients.
-    pub fn least_loaded(&self) -> WorkerId {
-        let loads = self.clients.iter().enumerate().map(|(id, clients)| (clients.load(Relaxed), id));
-        WorkerId(loads.min().map_or(0, |(_, id)| id))
     }
 }
 
@@ -76,25 +72,13 @@ pub struct Worker {
     holds: Box<[Hold]>,
     draining: Cell<bool>,
     seats: RefCell<Vec<Rc<Seat>>>,
+    pub logins: Rc<Logins>,
     seat_left: Notify,
     counted: Cell<Stats>,
 }
 
-/// A session as its worker sees it.
-#[derive(Debug)]
-pub struct Seat {
-    waker: Waker,
-    /// When it last became idle; `None` while it works.
-    idle_since: Cell<Option<Instant>>,
-    must_leave: Cell<Option<Leave>>,
-}
-
-/// Why a session that is idle must end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
-    Shutdown,
-    IdleTooLong,
-}
+const SLOWEST_TICK: Duration = Duration::from_secs(1);
+const FASTEST_TICK: Duration = Duration::from_millis(50);
 
 /// Requests are small, answers can be large.
 const CLIENT_BUFFER_BYTES: usize = 8 << 10;
@@ -117,6 +101,7 @@ impl Worker {
             holds,
             draining: Cell::new(false),
             seats: RefCell::default(),
+            logins: Rc::default(),
             seat_left: Notify::new(),
             counted: Cell::default(),
         }
@@ -150,22 +135,34 @@ impl Worker {
     /// Idle sessions leave, the others when their transactions end.
     pub fn drain(&self) {
         self.draining.set(true);
-        self.dismiss(Leave::Shutdown, |_| true);
+        self.seats.borrow().iter().for_each(|seat| seat.dismiss());
     }
 
-    /// Coarse time: once a second or so.
+    /// How often to tick: once a second, or more often where limits are short.
+    pub fn period(&self) -> Duration {
+        let shortest = self.shared.config.shortest_timeout().unwrap_or(SLOWEST_TICK);
+        (shortest / 4).clamp(FASTEST_TICK, SLOWEST_TICK)
+    }
+
+    /// Coarse time. Sessions that take too long are told.
     pub fn tick(&self, now: Instant) {
         self.now.set(now);
         self.count_classifications();
-        let limit = self.shared.config.limits.client_idle_timeout;
-        if !limit.is_zero() {
-            self.dismiss(Leave::IdleTooLong, |since| is_over(since, limit, now));
+        if self.shared.config.shortest_timeout().is_none() {
+            return;
+        }
+        for server in self.seats.borrow().iter().filter_map(|seat| seat.tick(now)) {
+            tokio::task::spawn_local(async move {
+                if let Err(error) = server.send().await {
+                    tracing::warn!(%error, "a statement that took longer than query_timeout could not be cancelled");
+                }
+            });
         }
     }
 
     /// Wakes all sessions, so that those whose node has become unreachable notice.
     pub fn rouse(&self) {
-        self.seats.borrow().iter().for_each(|seat| seat.waker.wake_by_ref());
+        self.seats.borrow().iter().for_each(|seat| seat.wake());
     }
 
     fn count_classifications(&self) {
@@ -177,80 +174,16 @@ impl Worker {
         metrics.parse_failures.inc_by(stats.parse_failures - before.parse_failures);
     }
 
-    fn dismiss(&self, leave: Leave, mut condition: impl FnMut(Instant) -> bool) {
-        for seat in self.seats.borrow().iter() {
-            if seat.idle_since.get().is_some_and(&mut condition) {
-                seat.must_leave.set(Some(leave));
-                seat.waker.wake_by_ref();
-            }
-        }
-    }
-
-    /// Takes a seat for the session whose task has this waker.
-    pub fn seat(self: &Rc<Self>, waker: Waker) -> SeatGuard {
-        let seat = Rc::new(Seat { waker, idle_since: Cell::new(None), must_leave: Cell::new(None) });
+    /// Takes a seat for the session whose task has this waker; `slot`: what it runs can be cancelled there.
+    pub fn seat(self: &Rc<Self>, waker: Waker, timeouts: Arc<Timeouts>, slot: Option<Arc<CancelSlot>>) -> SeatGuard {
+        let seat = Rc::new(Seat::new(waker, timeouts, slot));
         self.seats.borrow_mut().push(Rc::clone(&seat));
-        SeatGuard { worker: Rc::clone(self), seat }
-    }
-}
-
-fn is_over(since: Instant, limit: Duration, now: Instant) -> bool {
-    now.saturating_duration_since(since) >= limit
-}
-
-/// A session's seat for as long as it lives.
-#[derive(Debug)]
-pub struct SeatGuard {
-    worker: Rc<Worker>,
-    seat: Rc<Seat>,
-}
-
-impl SeatGuard {
-    /// The session waits for its client, outside a transaction. Whoever is idle must look at [`Self::must_leave`].
-    pub fn is_idle(&self) {
-        self.seat.idle_since.set(Some(self.worker.now()));
-        // What was asked of it while it was idle before is over: it has worked since.
-        self.seat.must_leave.set(self.worker.is_draining().then_some(Leave::Shutdown));
+        SeatGuard::new(Rc::clone(self), seat)
     }
 
-    pub fn is_busy(&self) {
-        self.seat.idle_since.set(None);
-    }
-
-    pub fn must_leave(&self) -> Option<Leave> {
-        self.seat.must_leave.get()
-    }
-}
-
-impl Drop for SeatGuard {
-    fn drop(&mut self) {
-        self.worker.seats.borrow_mut().retain(|seat| !Rc::ptr_eq(seat, &self.seat));
-        self.worker.seat_left.notify_one();
-    }
-}
-
-/// A client counts from the moment it connects until the guard is dropped.
-#[derive(Debug)]
-pub struct ClientCount {
-    shared: Arc<Shared>,
-    worker: WorkerId,
-}
-
-impl ClientCount {
-    pub fn new(shared: &Arc<Shared>, worker: WorkerId) -> Self {
-        shared.clients[worker.0].fetch_add(1, Relaxed);
-        Self { shared: Arc::clone(shared), worker }
-    }
-
-    /// There are no more than `max_client_conn`, this one among them.
-    pub fn is_within_limit(&self) -> bool {
-        let clients: usize = self.shared.clients.iter().map(|clients| clients.load(Relaxed)).sum();
-        clients <= self.shared.config.limits.max_client_conn
-    }
-}
-
-impl Drop for ClientCount {
-    fn drop(&mut self) {
-        self.shared.clients[self.worker.0].fetch_sub(1, Relaxed);
+    /// The session is over.
+    pub fn leave(&self, seat: &Rc<Seat>) {
+        self.seats.borrow_mut().retain(|other| !Rc::ptr_eq(other, seat));
+        self.seat_left.notify_one();
     }
 }

@@ -29,6 +29,7 @@ mod lifecycle;
 mod login;
 mod nodes;
 mod outage;
+mod overload;
 mod pgbench;
 mod positions;
 mod prepared;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         nodes::TESTS,
         unwell::TESTS,
         outage::TESTS,
+        overload::TESTS,
         routing::TESTS,
         state::TESTS,
         switchover::TESTS,

@@ -69,7 +69,9 @@ impl Proxy {
         environment: &[(&str, &str)],
         edit: impl FnOnce(String) -> String,
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_causeway"));
+        // What measures is measured with what is deployed.
+        let binary = std::env::var("CAUSEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_causeway").to_owned());
+        let mut command = Command::new(binary);
         command.envs(environment.iter().copied());
         Self::launch_as(cluster, command, edit)
     }

@@ -96,6 +96,15 @@ impl RawClient {
         }
     }
 
+    /// Whatever has come, which need not be messages, is thrown away; 0 when the other side has closed.
+    pub fn read_some(&mut self) -> usize {
+        match self.0.read(&mut [0; 4096]) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("read: {error}"),
+        }
+    }
+
     /// All messages up to the first with `tag`, or to the end.
     pub fn read_to(&mut self, tag: char) -> Vec<Message> {
         let mut messages = Vec::new();

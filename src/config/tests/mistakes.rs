@@ -46,6 +46,12 @@ const MISTAKES: &[Mistake<'_>] = &[
     ("[probe]\ninterval = \"1ms\"", &[&["c.toml:11: probe.interval: 1ms is out of range: 10ms to 1m"]]),
     ("[limits]\nmax_message_size = \"1KiB\"", &[&["c.toml:11: limits.max_message_size: 1KiB", "64KiB to 1GiB"]]),
     ("[limits]\nmax_client_conn = 0", &[&["c.toml:11: limits.max_client_conn: 0 is out of range: 1 to 1000000"]]),
+    (
+        "[limits]\nmax_memory = \"16MiB\"",
+        &[&["c.toml:11: limits.max_memory: max_memory, which is 16MiB, must be twice max_batch_size, which is 16MiB"]],
+    ),
+    ("[limits]\nmax_batch_size = \"1GiB\"", &[&["c.toml:11: limits.max_batch_size: max_memory, which is 1GiB"]]),
+    ("query_timeout = \"366d\"", &[&["c.toml:10: users.app.query_timeout: 1year", "is out of range: 0s to"]]),
     ("[pool]\nmin_pool_size = 30", &[&["c.toml:11: pool.min_pool_size: 30 is more than default_pool_size", "20"]]),
     (
         "pool_size = 3\n[pool]\nmin_pool_size = 4",
@@ -93,7 +99,10 @@ const MISTAKES: &[Mistake<'_>] = &[
     ),
     (
         "[databases.shop]\nsplit = true",
-        &[&["c.toml:11: databases.shop.split: unknown setting", "Allowed: consistency"]],
+        &[&[
+            "c.toml:11: databases.shop.split: unknown setting",
+            "Allowed: max_db_client_connections, max_db_connections, consistency",
+        ]],
     ),
     // Users and secrets.
     ("[users.bob]", &[&["c.toml:10: users.bob.password: is missing", "\"scram-sha-256\"", "password_env", "trust"]]),

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use super::document::Document;
 use super::validate::validate;
 use super::{
-    Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, check_level, load,
-    raw,
+    Address, AuthType, ClientTls, Config, ConfigErrors, Credential, Fallback, LogFormat, SslMode, Timeouts,
+    check_level, load, raw,
 };
 use crate::types::{PoolMode, Secret};
 
@@ -121,6 +121,17 @@ fn everything_that_can_be_said_arrives() {
         r#"pool_mode = "session"
 pool_size = 7
 replication = true
+max_user_client_connections = 5
+query_timeout = "9s"
+[databases.shop]
+max_db_client_connections = 0
+[limits]
+max_user_client_connections = 6
+max_db_client_connections = 7
+query_timeout = "30s"
+idle_transaction_timeout = "10s"
+max_batch_size = "1MiB"
+max_memory = "2MiB"
 [[listeners]]
 address = "/run/causeway"
 port = 7000
@@ -164,7 +175,15 @@ address = "[::1]:0"
     assert_eq!((cluster.control.user.as_str(), cluster.control.database.as_str()), ("causeway", "postgres"));
     let app = &config.users["app"];
     assert_eq!((app.pool_mode, app.pool_size, app.replication), (Some(PoolMode::Session), Some(7), true));
-    assert_eq!((config.admin_users, config.stats_users), (vec!["app".to_owned()], vec!["app".to_owned()]));
+    assert_eq!((&config.admin_users, &config.stats_users), (&vec!["app".to_owned()], &vec!["app".to_owned()]));
+    let clients = ["app", "other"].map(|user| config.user_clients(user));
+    assert_eq!(clients, [Some(5), Some(6)]);
+    let clients = ["shop", "other"].map(|database| config.database_clients(database));
+    assert_eq!(clients, [None, Some(7)]);
+    assert_eq!(config.shortest_timeout(), Some(Duration::from_secs(9)));
+    let [query, idle_transaction] = [9, 10].map(Duration::from_secs);
+    assert_eq!(*app.timeouts, Timeouts { query, idle_transaction, ..Timeouts::default() });
+    assert_eq!(config.limits.memory_bytes, 2 << 20);
     assert_eq!(config.routing.fallback, Fallback::Error);
     assert_eq!((config.routing.split, config.routing.max_lag_bytes), (false, 65_536));
     assert_eq!((config.routing.max_spilled_reads, config.routing.spill_wait), (20, Duration::ZERO));
@@ -174,7 +193,7 @@ address = "[::1]:0"
     );
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Json, "warn,causeway::topology=debug"));
     let metrics = config.metrics.unwrap();
-    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:42"));
+    assert_eq!((metrics.address.to_string().as_str(), metrics.origin.as_str()), ("[::1]:0", "c.toml:54"));
 }
 
 /// `config/causeway.toml` with its comments taken off wherever they hide a setting.

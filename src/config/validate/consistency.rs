@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::Spanned;
 
+use super::limits::{CLIENTS, SERVERS};
 use super::report::Report;
 use crate::config::raw::{self, Time};
-use crate::config::{Cluster, document};
+use crate::config::{Cluster, Database, document};
 use crate::types::{Consistency, Level, Overrides, OwnSetting};
 
 const LEVELS: [(&str, Level); 5] = {
@@ -82,7 +83,7 @@ fn can_be_shown(max_staleness: &Spanned<Time>, probe: &raw::Probe, report: &mut 
 }
 
 /// By their names, each of which some cluster must serve.
-pub fn databases(file: &raw::File, clusters: &[Cluster], report: &mut Report<'_>) -> BTreeMap<String, Overrides> {
+pub fn databases(file: &raw::File, clusters: &[Cluster], report: &mut Report<'_>) -> BTreeMap<String, Database> {
     let mut databases = BTreeMap::new();
     for (name, raw) in &file.databases {
         let text = report.name(name);
@@ -90,7 +91,13 @@ pub fn databases(file: &raw::File, clusters: &[Cluster], report: &mut Report<'_>
             let served: Vec<_> = clusters.iter().flat_map(|cluster| &cluster.databases).map(String::as_str).collect();
             report.at(&name.span(), format!("no cluster serves it: {}", document::unknown("database", &text, &served)));
         }
-        databases.insert(text, overrides(raw.get_ref(), &file.probe, report));
+        let raw = raw.get_ref();
+        let database = Database {
+            max_client_connections: raw.max_db_client_connections.as_ref().map(|most| report.count(most, &CLIENTS)),
+            max_connections: raw.max_db_connections.as_ref().map(|most| report.count(most, &SERVERS)),
+            consistency: overrides(raw, &file.probe, report),
+        };
+        databases.insert(text, database);
     }
     databases
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod consistency;
+mod limits;
 mod listen;
 mod report;
 mod user;
@@ -16,7 +17,7 @@ use toml::Spanned;
 use self::report::Report;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors};
-use super::{AuthType, Config, Fallback, Keepalive, Limits, Log, LogFormat, Network, Pool, Probe, Routing, raw};
+use super::{AuthType, Config, Fallback, Keepalive, Log, LogFormat, Network, Pool, Probe, Routing, raw};
 use crate::types::PoolMode;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -74,7 +75,7 @@ fn build(file: &raw::File, report: &mut Report<'_>) -> Config {
         routing: routing(file, report),
         probe: probe(&file.probe, report),
         network: network(&file.network, report),
-        limits: limits(&file.limits, report),
+        limits: limits::limits(&file.limits, report),
         metrics,
         log: log(&file.log, report),
         shutdown_timeout: report.time(&file.shutdown_timeout, &(Duration::ZERO..=DAY)),
@@ -96,6 +97,9 @@ fn pool(raw: &raw::Pool, report: &mut Report<'_>) -> Pool {
         idle_timeout: report.time(&raw.server_idle_timeout, &(SECOND..=365 * DAY)),
         lifetime: report.time(&raw.server_lifetime, &(SECOND..=365 * DAY)),
         query_wait_timeout: report.time(&raw.query_wait_timeout, &(MILLISECOND..=DAY)),
+        max_waiting_clients: report.count(&raw.max_waiting_clients, &limits::CLIENTS),
+        max_db_connections: report.count(&raw.max_db_connections, &limits::SERVERS),
+        max_user_connections: report.count(&raw.max_user_connections, &limits::SERVERS),
         connect_timeout: report.time(&raw.server_connect_timeout, &(10 * MILLISECOND..=HOUR)),
         login_retry: report.time(&raw.server_login_retry, &(Duration::ZERO..=HOUR)),
         max_prepared_statements: report.count(&raw.max_prepared_statements, &(1..=100_000)),
@@ -145,20 +149,6 @@ fn network(raw: &raw::Network, report: &mut Report<'_>) -> Network {
         keepalive: Some(keepalive).filter(|_| *raw.tcp_keepalive.get_ref()),
         user_timeout: report.time(&raw.tcp_user_timeout, &(Duration::ZERO..=DAY)),
         dns_max_ttl: report.time(&raw.dns_max_ttl, &(Duration::ZERO..=DAY)),
-    }
-}
-
-fn limits(raw: &raw::Limits, report: &mut Report<'_>) -> Limits {
-    Limits {
-        max_client_conn: report.count(&raw.max_client_conn, &(1..=1_000_000)),
-        client_login_timeout: report.time(&raw.client_login_timeout, &(100 * MILLISECOND..=HOUR)),
-        login_during_outage: *raw.login_during_outage.get_ref(),
-        client_idle_timeout: report.time(&raw.client_idle_timeout, &(Duration::ZERO..=365 * DAY)),
-        // PostgreSQL takes no message of a gibibyte or more.
-        max_message_bytes: report.size(&raw.max_message_size, &(64 * KIB..=GIB)),
-        max_batch_bytes: report.size(&raw.max_batch_size, &(64 * KIB..=GIB)),
-        memo_bytes: report.size(&raw.memo_size, &(MIB..=64 * GIB)),
-        max_client_statements: report.count(&raw.max_client_statements, &(1..=1_000_000)),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 
 use super::consistency::overrides;
+use super::limits::{CLIENTS, SERVERS, timeouts};
 use super::report::{FoundSecret, Report, SecretSource};
 use super::{POOL_MODES, POOL_SIZES};
 use crate::config::{AuthType, Credential, User, raw};
@@ -75,6 +77,9 @@ fn user(
         pool_mode: raw.pool_mode.as_ref().map(|mode| report.word(mode, &POOL_MODES)),
         pool_size: pool_size.map(|(_, size)| size),
         replication: raw.replication.as_ref().is_some_and(|allowed| *allowed.get_ref()),
+        max_client_connections: raw.max_user_client_connections.as_ref().map(|most| report.count(most, &CLIENTS)),
+        max_connections: raw.max_user_connections.as_ref().map(|most| report.count(most, &SERVERS)),
+        timeouts: Arc::new(timeouts(raw, &file.limits, report)),
         consistency: overrides(raw, &file.probe, report),
     }
 }
