@@ -155,6 +155,7 @@ fn build(config: Arc<Config>, control_plane: &tokio::runtime::Handle) -> Result<
         let facts = FactsStore::new(cluster, &config.routing, &topology, &versions, control_plane);
         let endpoints = endpoints(cluster, &config, &topology, &timers);
         let pools = Pools::new(cluster.name.clone(), config.workers, endpoints, Arc::clone(&metrics));
+        metrics.set_paused(&cluster.name, false);
         Ok(Arc::new(Cluster::new(index, cluster.clone(), &config.routing, topology, pools, facts)))
     });
     let clusters = clusters.collect::<Result<_>>()?;

@@ -138,6 +138,11 @@ impl Session {
     async fn find_server(&mut self, task: &Task, tried: &mut Tried, quest: &mut Quest) -> Result<Option<Reason>> {
         let route = self.route(&task.survey, *tried, quest);
         let (node, reason, proof) = match route {
+            // The primary may be away because of what it is paused for.
+            Route::Refuse(_) if self.cluster.gate.is_closed() && self.view().primary.is_none() => {
+                Box::pin(self.wait_at_gate(quest)).await?;
+                return Ok(None);
+            }
             Route::Refuse(refusal) => {
                 Box::pin(self.hold(refusal, quest)).await?;
                 if let Some(replica) = self.check_history(task.survey.class, quest)? {

@@ -273,9 +273,18 @@ fn a_restart_behind_a_pause_is_not_seen(_: &Env) {
     for _ in 0..2 {
         command(&console, "PAUSE").join().unwrap().unwrap();
         cluster.primary().stop(Stop::Fast).unwrap();
+        wait_for(LIMIT, "the primary is missed", || proxy.node_metric("causeway_node_up", "primary") < 0.5);
+        // Who comes while there is no primary waits, too.
+        let late = {
+            let target = target.clone();
+            let write = "INSERT INTO journal DEFAULT VALUES";
+            thread::spawn(move || block_on(async { target.connect().await.simple_query(write).await.map(drop) }))
+        };
+        await_cluster(&proxy, "waiting", "5");
         traffic.await_reads(5);
         cluster.primary().start().unwrap();
         command(&console, "RESUME").join().unwrap().unwrap();
+        late.join().unwrap().unwrap();
         traffic.await_writes(5);
     }
     wait_for(LIMIT, "nobody waits", || proxy.metric("causeway_paused", "demo") < 0.5);

@@ -50,6 +50,7 @@ impl Drop for Closed {
     fn drop(&mut self) {
         if !self.stays && self.cluster.gate.open(self.closure) {
             self.shared.metrics.set_paused(&self.cluster.config.name, false);
+            tracing::warn!(cluster = self.cluster.config.name, "not paused any more");
         }
     }
 }

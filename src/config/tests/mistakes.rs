@@ -36,7 +36,15 @@ const MISTAKES: &[Mistake<'_>] = &[
     ("[users]\nbob = \"SECRET\"", &[&["c.toml:11: users.bob: must be a table"]]),
     ("[clusters.b]\ndatabases = \"x\"", &[&["c.toml:11: clusters.b.databases: must be a list"]]),
     // The console.
-    ("[clusters.b]\ndatabases = [\"pgbouncer\"]", &[&["\"pgbouncer\" is the admin console"]]),
+    (
+        "[clusters.b]\ndatabases = [\"pgbouncer\"]",
+        &[
+            &["c.toml:10: clusters.b.nodes: there is none"],
+            &["c.toml:10: clusters.b.control: is missing"],
+            &["c.toml:11: clusters.b.databases[0]: \"pgbouncer\" is the admin console"],
+            &["c.toml:11: clusters.b.databases[0]: ", "is served already"],
+        ],
+    ),
     // Words and ranges.
     ("[pool]\npool_mode = \"statement\"", &[&["c.toml:11: pool.pool_mode: ", "Allowed: transaction, session"]]),
     ("[routing]\nfallback = \"eror\"", &[&["c.toml:11: routing.fallback: ", "\"error\"?", "primary, error"]]),
