@@ -25,7 +25,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{Acceptor, Opening};
 use crate::pool::set::PoolSet;
 use crate::pool::{Lease, Limits};
-use crate::topology::NodeView;
+use crate::topology::{NodeView, View};
 use crate::types::PoolMode;
 use crate::wire::backend::{
     Authentication, Severity, TransactionStatus, put_authentication, put_backend_key, put_error, put_parameter_status,
@@ -208,7 +208,8 @@ async fn log_in(worker: &Worker, io: &mut LoginIo, door: &Door, room: bool, star
     }
     let cluster = shared.cluster_of(database)?;
     if !shared.config.limits.login_during_outage && cluster.topology.view().is_dark() {
-        return Err(nobody_there(cluster).hint("limits.login_during_outage = true would let clients in meanwhile."));
+        return Err(nobody_there(cluster, &cluster.topology.view())
+            .hint("limits.login_during_outage = true would let clients in meanwhile."));
     }
     let mut asked = Params::default();
     for (name, value) in startup.settings()? {
@@ -286,7 +287,7 @@ async fn greet(
 /// A server of the primary, or of any node when there is none: their greetings are alike.
 async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
     let view = cluster.topology.view();
-    let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable();
+    let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable() && !node.fenced;
     let reachable = view.nodes.iter().filter(answering).map(|node| node.id);
     let candidates = view.primary.into_iter().chain(reachable.filter(|node| view.primary != Some(*node)));
     let mut failure = None;
@@ -297,11 +298,15 @@ async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Resu
             Err(error) => return Err(error),
         }
     }
-    Err(failure.unwrap_or_else(|| nobody_there(cluster)))
+    Err(failure.unwrap_or_else(|| nobody_there(cluster, &view)))
 }
 
-fn nobody_there(cluster: &Cluster) -> Error {
-    let message = format!("no node of cluster {:?} can be reached", cluster.config.name);
+fn nobody_there(cluster: &Cluster, view: &View) -> Error {
+    let name = &cluster.config.name;
+    let message = match view.alarm {
+        Some(alarm) => format!("cluster {name:?} has no primary: {}", alarm.message(view)),
+        None => format!("no node of cluster {name:?} can be reached"),
+    };
     Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
 }
 
