@@ -130,6 +130,9 @@ impl PoolSet {
     }
 }
 
+/// How many greetings of (database, user) outlive their pools.
+const GREETINGS_KEPT: usize = 1024;
+
 /// All pools of a cluster.
 #[derive(Debug)]
 pub struct Pools {
@@ -138,6 +141,8 @@ pub struct Pools {
     endpoints: Arc<[Arc<Endpoint>]>,
     metrics: Arc<Metrics>,
     sets: Mutex<HashMap<(String, String), Arc<PoolSet>>>,
+    /// Of sets that are gone: who comes back is welcome even while no node can be asked.
+    greetings: Mutex<LruCache<(String, String), Arc<Reported>>>,
     ceilings: Mutex<Ceilings>,
 }
 
@@ -152,7 +157,8 @@ enum Shared {
 
 impl Pools {
     pub fn new(cluster: String, workers: usize, endpoints: Arc<[Arc<Endpoint>]>, metrics: Arc<Metrics>) -> Self {
-        Self { cluster, workers, endpoints, metrics, sets: Mutex::default(), ceilings: Mutex::default() }
+        let greetings = Mutex::new(LruCache::new(GREETINGS_KEPT));
+        Self { cluster, workers, endpoints, metrics, sets: Mutex::default(), greetings, ceilings: Mutex::default() }
     }
 
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
@@ -183,7 +189,7 @@ impl Pools {
             login: login.clone(),
             pools: self.endpoints.iter().map(pool).collect(),
             endpoints: Arc::clone(&self.endpoints),
-            greeting: Mutex::default(),
+            greeting: Mutex::new(self.greetings.lock().remove(&(login.database.clone(), login.user.clone()))),
             proven: Mutex::new(LruCache::new(PROVEN_KEPT)),
         }
     }
@@ -223,7 +229,13 @@ impl Pools {
     /// All sets that are in use; forgets the ones that nobody uses any more.
     pub fn sweep(&self) -> Vec<Arc<PoolSet>> {
         let mut sets = self.sets.lock();
-        sets.retain(|_, set| Arc::strong_count(set) > 1 || set.pools.iter().any(|pool| !pool.is_unused()));
+        sets.retain(|key, set| {
+            let is_used = Arc::strong_count(set) > 1 || set.pools.iter().any(|pool| !pool.is_unused());
+            if !is_used && let Some(greeting) = set.greeting() {
+                self.greetings.lock().insert(key.clone(), greeting);
+            }
+            is_used
+        });
         self.ceilings.lock().retain(|_, ceiling| Arc::strong_count(ceiling) > 1);
         sets.values().cloned().collect()
     }

@@ -28,7 +28,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::{Acceptor, Opening};
 use crate::pool::set::PoolSet;
 use crate::pool::{Lease, Limits};
-use crate::topology::NodeView;
+use crate::topology::{NodeView, View};
 use crate::types::PoolMode;
 use crate::wire::backend::{
     Authentication, Severity, TransactionStatus, put_authentication, put_backend_key, put_error, put_parameter_status,
@@ -275,7 +275,8 @@ async fn log_in(
     }
     let cluster = shared.cluster_of(database)?;
     if !shared.config.limits.login_during_outage && cluster.topology.view().is_dark() {
-        return Err(nobody_there(cluster).hint("limits.login_during_outage = true would let clients in meanwhile."));
+        return Err(nobody_there(cluster, &cluster.topology.view())
+            .hint("limits.login_during_outage = true would let clients in meanwhile."));
     }
     let mut asked = Params::default();
     for (name, value) in startup.settings()? {
@@ -359,7 +360,7 @@ async fn greet(
 /// A server of the primary, or of any node when there is none: their greetings are alike.
 async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
     let view = cluster.topology.view();
-    let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable();
+    let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable() && !node.fenced;
     let others = || view.nodes.iter().filter(answering).map(|node| node.id).filter(|node| view.primary != Some(*node));
     // Who pauses may be about to stop the primary.
     let (first, last) = if cluster.gate.is_closed() { (None, view.primary) } else { (view.primary, None) };
@@ -372,11 +373,15 @@ async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Resu
             Err(error) => return Err(error),
         }
     }
-    Err(failure.unwrap_or_else(|| nobody_there(cluster)))
+    Err(failure.unwrap_or_else(|| nobody_there(cluster, &view)))
 }
 
-fn nobody_there(cluster: &Cluster) -> Error {
-    let message = format!("no node of cluster {:?} can be reached", cluster.config.name);
+fn nobody_there(cluster: &Cluster, view: &View) -> Error {
+    let name = &cluster.config.name;
+    let message = match view.alarm {
+        Some(alarm) => format!("cluster {name:?} has no primary: {}", alarm.message(view)),
+        None => format!("no node of cluster {name:?} can be reached"),
+    };
     Error::new(Fault::Node, sqlstate::CANNOT_CONNECT_NOW, message)
 }
 

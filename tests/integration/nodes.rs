@@ -186,6 +186,12 @@ fn a_successor_of_the_primary_takes_over_from_it(_: &Env) {
         // The server is gone, with what it had not committed.
         let error = client.simple_query("COMMIT /* too late */").await;
         assert!(error.is_err(), "the old primary has committed");
+        // As long as somebody uses the pools: their series go with them.
+        wait_for(LIMIT, "its idle servers are counted as closed", || {
+            let of_it = "node=\"replica1\",reason=\"fenced\"";
+            proxy.metric("causeway_pool_closes_total", of_it) > 0.0
+        });
+        drop(idle);
     });
     await_metric(&proxy, "causeway_node_fenced", one, 1.0);
     assert_eq!(proxy.metric("causeway_split_brain", "").to_bits(), 0.0_f64.to_bits());
@@ -194,10 +200,6 @@ fn a_successor_of_the_primary_takes_over_from_it(_: &Env) {
     let fenced = logged(&proxy, &["node is fenced", "node=\"replica1\""]);
     assert_eq!(fenced.len(), 1, "{fenced:?}");
     has_all(&fenced[0], &["ERROR", "primary=\"replica2\"", "timeline=2", "accepted=3"]);
-    wait_for(LIMIT, "its idle servers are counted as closed", || {
-        let of_it = "node=\"replica1\",reason=\"fenced\"";
-        proxy.metric("causeway_pool_closes_total", of_it) > 0.0
-    });
 }
 
 /// A replica that was further than the new primary, and is promoted after it has seen that one's history file, takes the
