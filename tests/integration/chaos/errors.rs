@@ -49,8 +49,10 @@ pub fn documented(cell: Cell, role: Role) -> &'static [&'static str] {
             _ => &[],
         },
         (Target::Primary | Target::Replica, Full) => match role {
-            Role::Idle | Role::Prepared | Role::Waiter | Role::Traffic | Role::Recovery => &[FULL],
-            _ => &[],
+            Role::Transaction | Role::Commit | Role::Copy => &[],
+            Role::Pinned => &["57P01 and gone"],
+            // Its server may be ended as it gets the next statement.
+            _ => &[FULL, LOST, IN_DOUBT],
         },
         (Target::Primary, Kill | Freeze | Cut | Reset) => match role {
             Role::Idle | Role::Waiter | Role::Recovery => &[],

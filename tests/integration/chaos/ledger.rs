@@ -1,9 +1,9 @@
 //! What the clients of a cell were told, held against what the nodes have.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use causeway::app::demo::cluster::LocalCluster;
+use causeway::app::demo::cluster::{LocalCluster, LocalNode};
 use parking_lot::Mutex;
 
 use crate::harness::wait_for;
@@ -25,10 +25,22 @@ pub enum Fate {
     Unknown,
 }
 
+/// A write, and when what commits it was sent and answered.
+#[derive(Clone, Debug)]
+pub struct Write {
+    pub id: String,
+    pub fate: Fate,
+    pub asked: Instant,
+    pub answered: Instant,
+}
+
+/// How often each id is there.
+pub type Found = HashMap<String, u32>;
+
 /// Shared by the clients of a cell.
 #[derive(Default)]
 pub struct Ledger {
-    writes: Mutex<Vec<(String, Fate)>>,
+    writes: Mutex<Vec<Write>>,
     /// By what the client was at and what it saw: how often, and the first text.
     errors: Mutex<BTreeMap<(Role, String), (u32, String)>>,
     wrong: Mutex<Vec<String>>,
@@ -36,8 +48,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn wrote(&self, ids: &[String], fate: Fate) {
-        self.writes.lock().extend(ids.iter().map(|id| (id.clone(), fate)));
+    pub fn wrote(&self, ids: &[String], fate: Fate, asked: Instant) {
+        let answered = Instant::now();
+        self.writes.lock().extend(ids.iter().map(|id| Write { id: id.clone(), fate, asked, answered }));
+    }
+
+    pub fn writes(&self) -> Vec<Write> {
+        self.writes.lock().clone()
     }
 
     pub fn failed(&self, role: Role, what: String, text: &str) {
@@ -60,7 +77,7 @@ impl Ledger {
 
     /// How many writes there are of each fate.
     pub fn count(&self, fate: Fate) -> usize {
-        self.writes.lock().iter().filter(|(_, of)| *of == fate).count()
+        self.writes.lock().iter().filter(|write| write.fate == fate).count()
     }
 
     /// `idle: 2 × 40001; …`
@@ -79,41 +96,47 @@ impl Ledger {
         }
     }
 
-    /// Writes that are lost, doubled, or there although they were denied; money that came or went.
+    /// Writes that are lost, doubled, or there although they were denied; money that came or went; transactions that
+    /// nobody will end.
     pub fn judge_data(&self, cluster: &LocalCluster) {
-        self.judge_data_on(cluster.primary());
+        let found = found(cluster.primary());
+        for write in self.writes() {
+            self.judge_write(&write, &found);
+        }
+        self.judge_total(cluster.primary());
         let open = "SELECT count(*) FROM pg_stat_activity WHERE usename <> 'postgres' AND state LIKE 'idle in tr%'";
         for node in cluster.nodes() {
             wait_for(LIMIT, "no transaction is left open", || node.sql("postgres", open).is_ok_and(|n| n == "0"));
         }
     }
 
-    /// The same of a node that is the primary now. Gives the acknowledged writes that are not there.
-    pub fn judge_data_on(&self, node: &causeway::app::demo::cluster::LocalNode) -> usize {
-        let rows = node.sql(DATABASE, "SELECT id, count(*) FROM journal GROUP BY id").unwrap();
-        let found: HashMap<&str, u32> =
-            rows.lines().filter_map(|line| line.split_once('|')).map(|(id, n)| (id, n.parse().unwrap())).collect();
-        let mut lost = 0;
-        for (id, fate) in &*self.writes.lock() {
-            let count = found.get(id.as_str()).copied().unwrap_or_default();
-            let is_right = match fate {
-                Fate::Acknowledged => count == 1,
-                Fate::Denied => count == 0,
-                Fate::Unknown => count <= 1,
-            };
-            if !is_right {
-                lost += usize::from(count == 0);
-                self.wrong(format!("{id} is there {count} times, and was {fate:?}"));
-            }
+    pub fn judge_write(&self, Write { id, fate, .. }: &Write, found: &Found) {
+        let count = found.get(id).copied().unwrap_or_default();
+        let is_right = match fate {
+            Fate::Acknowledged => count == 1,
+            Fate::Denied => count == 0,
+            Fate::Unknown => count <= 1,
+        };
+        if !is_right {
+            self.wrong(format!("{id} is there {count} times, and was {fate:?}"));
         }
-        let total = node.sql(DATABASE, "SELECT sum(balance) FROM account").unwrap();
+    }
+
+    pub fn judge_total(&self, primary: &LocalNode) {
+        let total = primary.sql(DATABASE, "SELECT sum(balance) FROM account").unwrap();
         if total != TOTAL {
             self.wrong(format!("the accounts hold {total}, not {TOTAL}"));
         }
-        lost
     }
 
     pub fn take_wrong(&self) -> Vec<String> {
         std::mem::take(&mut *self.wrong.lock())
     }
+}
+
+/// What a node has of all writes.
+pub fn found(node: &LocalNode) -> Found {
+    let rows = node.sql(DATABASE, "SELECT id, count(*) FROM journal GROUP BY id").unwrap();
+    let pairs = rows.lines().filter_map(|line| line.rsplit_once('|'));
+    pairs.map(|(id, count)| (id.to_owned(), count.parse().unwrap())).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -13,7 +13,7 @@ use super::cell::{Cell, Fault, SHORT, Target, check_patterns, groups};
 use super::errors::Role;
 use super::ledger::Ledger;
 use super::session::{Door, Session};
-use super::stage::Stage;
+use super::stage::{FEW, Stage};
 
 /// Which cells: patterns with commas between them, `*` for all.
 const CELLS: &str = "CHAOS_CELLS";
@@ -32,10 +32,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub fn run(target: Target) {
     let patterns = std::env::var(CELLS).unwrap_or_else(|_| SHORT.to_owned());
     check_patterns(&patterns);
-    let seed = std::env::var(SEED).map_or(1, |seed| seed.parse().expect("CHAOS_SEED is a number"));
+    let seed = seed();
     let (mut table, mut failed) = (String::new(), String::new());
     for group in groups(target, &patterns) {
-        let mut stage = Stage::build(seed, 1);
+        let mut stage = Stage::build(seed, 1, FEW);
         for (number, cell) in (0..).zip(group) {
             let row = play(&mut stage, cell, seed, number);
             let line = row.line() + "\n";
@@ -44,15 +44,22 @@ pub fn run(target: Target) {
             failed += if row.wrong.is_empty() { "" } else { &line };
         }
     }
-    record(&table);
+    record(HEADER, &table);
     assert!(failed.is_empty(), "cells failed:\n{HEADER}{failed}");
 }
 
-fn record(table: &str) {
+pub fn seed() -> u64 {
+    std::env::var(SEED).map_or(1, |seed| seed.parse().expect("CHAOS_SEED is a number"))
+}
+
+/// Appends to the table's file, if one is wanted; the header goes where it is not yet.
+pub fn record(header: &str, rows: &str) {
     let Some(path) = std::env::var_os(TABLE) else { return };
-    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-    let header = if file.metadata().unwrap().len() == 0 { HEADER } else { "" };
-    file.write_all(format!("{header}{table}").as_bytes()).unwrap();
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path).unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    let header = if text.contains(header) { String::new() } else { format!("\n{header}") };
+    file.write_all((header + rows).as_bytes()).unwrap();
 }
 
 struct Row {

@@ -3,6 +3,7 @@
 mod actors;
 mod cell;
 mod errors;
+mod failover;
 mod ledger;
 mod matrix;
 mod relay;
@@ -24,6 +25,8 @@ pub const TESTS: &[Test] = &[
     ("chaos::the_primary_is_struck", the_primary_is_struck),
     ("chaos::a_replica_is_struck", a_replica_is_struck),
     ("chaos::the_proxy_is_struck", the_proxy_is_struck),
+    ("chaos::a_failover_loses_nothing", failover::loses_nothing),
+    ("chaos::a_failover_loses_only_what_was_not_replicated", failover::loses_what_was_not_replicated),
 ];
 
 fn the_primary_is_struck(_: &Env) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use causeway::wire::frame;
 
-use crate::frames::query;
+use crate::frames::{SYNC, bind, execute, parse, query};
 use crate::raw::{Message, field};
 use crate::speech::value;
 
@@ -49,6 +49,9 @@ pub struct Session {
     stream: Option<TcpStream>,
     ledger: Arc<Ledger>,
     writes: u32,
+    has_prepared: bool,
+    /// When what was answered last was asked.
+    asked: Instant,
 }
 
 impl Session {
@@ -56,7 +59,7 @@ impl Session {
     pub fn open(door: &Door, user: &str, name: &str, role: Role) -> Option<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, door.port)).ok();
         let (name, ledger) = (name.to_owned(), Arc::clone(&door.ledger));
-        let mut session = Self { name, role, stream, ledger, writes: 0 };
+        let mut session = Self { name, role, stream, ledger, writes: 0, has_prepared: false, asked: Instant::now() };
         if let Some(stream) = &session.stream {
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(HANG)).unwrap();
@@ -98,7 +101,7 @@ impl Session {
 
     /// Up to ReadyForQuery, or to the end.
     pub fn answer(&mut self) -> (Vec<Message>, Outcome) {
-        let asked = Instant::now();
+        self.asked = Instant::now();
         let mut messages = Vec::new();
         let mut failed: Option<(String, String)> = None;
         let outcome = loop {
@@ -123,7 +126,7 @@ impl Session {
                 }
             }
         };
-        self.ledger.waited(asked.elapsed());
+        self.ledger.waited(self.asked.elapsed());
         (messages, outcome)
     }
 
@@ -187,9 +190,20 @@ impl Session {
         (outcome == Outcome::Done).then_some(())
     }
 
+    /// The same by a statement that is prepared once.
+    pub fn write_prepared(&mut self) -> Option<()> {
+        let id = self.new_id();
+        let parse = if self.has_prepared { Vec::new() } else { parse("write", "INSERT INTO journal VALUES ($1)") };
+        let run = [bind("", "write", &[id.as_bytes()], 0), execute("", 0), SYNC.to_vec()].concat();
+        let (_, outcome) = self.ask(&[parse, run].concat());
+        self.has_prepared |= outcome == Outcome::Done;
+        self.settle(&[id], &outcome);
+        (outcome == Outcome::Done).then_some(())
+    }
+
     /// Writes down what became of writes by the answer to what commits them.
     pub fn settle(&self, ids: &[String], outcome: &Outcome) {
-        self.ledger.wrote(ids, outcome.fate());
+        self.ledger.wrote(ids, outcome.fate(), self.asked);
     }
 
     /// COMMIT was answered.
@@ -206,7 +220,7 @@ impl Session {
 
     /// COMMIT was not sent, and will not be.
     pub fn abandon(&mut self, ids: &[String]) {
-        self.ledger.wrote(ids, Fate::Denied);
+        self.ledger.wrote(ids, Fate::Denied, Instant::now());
         self.roll_back();
     }
 

@@ -20,8 +20,16 @@ pub const NARROW: &str = "narrow";
 /// Who takes the places of others.
 const FILLER: &str = "filler";
 const LIMIT: Duration = Duration::from_secs(60);
-const NODE_CONNECTIONS: u32 = 40;
-const CLIENTS: u32 = 40;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    pub clients: u32,
+    pub of_node: u32,
+}
+
+/// Of the matrix: soon taken.
+pub const FEW: Places = Places { clients: 40, of_node: 40 };
 
 const TABLES: &str = "CREATE TABLE journal (id text NOT NULL); CREATE TABLE account (id int PRIMARY KEY, balance int); \
                       INSERT INTO account SELECT id, 100 FROM generate_series(1, 20) id; \
@@ -34,20 +42,21 @@ pub struct Stage {
     pub behind: Vec<Relay>,
     pub cluster: LocalCluster,
     fillers: Vec<RawClient>,
+    places: Places,
 }
 
 impl Stage {
-    pub fn build(seed: u64, replicas: usize) -> Self {
-        let options = ClusterOptions { replicas, max_connections: NODE_CONNECTIONS, ..ClusterOptions::default() };
+    pub fn build(seed: u64, replicas: usize, places: Places) -> Self {
+        let options = ClusterOptions { replicas, max_connections: places.of_node, ..ClusterOptions::default() };
         let cluster = cluster(&options);
         cluster.create_role(NARROW, PASSWORD, &format!("IN ROLE {USER}")).unwrap();
         cluster.create_database(DATABASE, USER).unwrap();
         cluster.primary().sql(DATABASE, TABLES).unwrap();
         cluster.catch_up().unwrap();
         let behind: Vec<_> = cluster.nodes().iter().map(|node| Relay::start(node.port(), seed)).collect();
-        let proxy = Proxy::start_as(&cluster, |text| configuration(&text, &cluster, &behind));
+        let proxy = Proxy::start_as(&cluster, |text| configuration(&text, &cluster, &behind, places));
         let front = Relay::start(proxy.target(DATABASE).port, seed);
-        Self { proxy, front, behind, cluster, fillers: Vec::new() }
+        Self { proxy, front, behind, cluster, fillers: Vec::new(), places }
     }
 
     pub fn proxy(&self) -> &Proxy {
@@ -132,7 +141,8 @@ impl Stage {
                 self.relay(target).listen(true);
             }
             (Fault::Kill, None) => {
-                self.proxy = Proxy::launch(&self.cluster, |text| configuration(&text, &self.cluster, &self.behind));
+                self.proxy =
+                    Proxy::launch(&self.cluster, |text| configuration(&text, &self.cluster, &self.behind, self.places));
                 self.front.retarget(self.proxy.target(DATABASE).port);
             }
             (Fault::Freeze, Some(node)) => node.sigcont().unwrap(),
@@ -147,7 +157,7 @@ impl Stage {
     fn fill(&mut self, target: Target) {
         let node = self.node(target).map(LocalNode::port);
         let port = node.unwrap_or_else(|| self.proxy.target(DATABASE).port);
-        for _ in 0..=NODE_CONNECTIONS.max(CLIENTS) {
+        for _ in 0..=self.places.clients.max(self.places.of_node) {
             let mut filler = RawClient::connect("127.0.0.1", port);
             filler.startup(&[("user", USER), ("database", DATABASE), ("application_name", FILLER)]);
             let answer = filler.try_prove(PASSWORD);
@@ -181,14 +191,15 @@ fn end_idle_servers(node: &LocalNode) {
 }
 
 /// Nodes behind their relays, clients without passwords, and few places.
-fn configuration(text: &str, cluster: &LocalCluster, behind: &[Relay]) -> String {
+fn configuration(text: &str, cluster: &LocalCluster, behind: &[Relay], places: Places) -> String {
     let mut text = text.to_owned();
     for (node, relay) in cluster.nodes().iter().zip(behind) {
         text = text.replace(&format!("\nport = {}\n", node.port()), &format!("\nport = {}\n", relay.port()));
     }
     format!(
         "auth_type = \"trust\"\n{text}\n[users.{NARROW}]\npassword = \"{PASSWORD}\"\npool_size = 1\n\
-         [pool]\ndefault_pool_size = 12\nquery_wait_timeout = \"30s\"\n[limits]\nmax_client_conn = {CLIENTS}\n\
-         [probe]\ninterval = \"100ms\"\n"
+         [pool]\ndefault_pool_size = 12\nquery_wait_timeout = \"30s\"\n[limits]\nmax_client_conn = {}\n\
+         [probe]\ninterval = \"100ms\"\n",
+        places.clients
     )
 }
