@@ -54,6 +54,8 @@ pub fn documented(cell: Cell, role: Role) -> &'static [&'static str] {
             // Its server may be ended as it gets the next statement.
             _ => &[FULL, LOST, IN_DOUBT],
         },
+        // The statement may go out as the connection ends.
+        (Target::Primary, Cut | Reset) if role == Role::Idle => &[LOST, IN_DOUBT],
         (Target::Primary, Kill | Freeze | Cut | Reset) => match role {
             Role::Idle | Role::Waiter | Role::Recovery => &[],
             Role::Pinned => &["57P01 and gone", "08006 and gone"],

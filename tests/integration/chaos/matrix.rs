@@ -128,13 +128,17 @@ fn play(stage: &mut Stage, cell: Cell, seed: u64, number: u64) -> Row {
     let wrong = ledger.take_wrong();
     if !wrong.is_empty() {
         eprintln!("{cell}: the end of the proxy's log:\n{}", tail(&stage.proxy().log()));
+        for node in stage.cluster.nodes() {
+            let log = node.log().unwrap();
+            eprintln!("of {}'s log:\n{}", node.name(), tail(&String::from_utf8_lossy(&log)));
+        }
     }
     Row { cell, seed, ledger, recovery, wrong }
 }
 
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(40)..].join("\n")
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 fn lasts(fault: Fault, rng: &mut fastrand::Rng) -> Duration {
