@@ -45,8 +45,9 @@ const STATES: [State; 7] =
     [State::Idle, State::Transaction, State::Commit, State::Copy, State::Pipeline, State::Prepared, State::Queue];
 
 /// What runs when nobody says what: of each target, the faults and states where most can go wrong.
-pub const SHORT: &str = "primary/kill/commit,primary/reset/transaction,primary/cut/pipeline,replica/kill/prepared,\
-                         replica/freeze/queue,replica/cut/copy,proxy/kill/idle,proxy/cut/commit";
+pub const SHORT: &str = "primary/kill/commit,primary/kill/pipeline,primary/kill/queue,primary/reset/transaction,\
+                         replica/kill/prepared,replica/kill/copy,replica/freeze/queue,proxy/kill/commit,\
+                         proxy/cut/pipeline";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {

@@ -53,18 +53,14 @@ fn fail_over(synchronous: bool) -> (String, Vec<String>) {
             primary.sql("postgres", state).unwrap() == "sync"
         });
     }
-    let ledger = Arc::new(Ledger::default());
-    let load = Load::start(&stage.door(&ledger), seed);
-    load.await_writes(WRITES);
-    let struck = Instant::now();
-    primary.kill9().unwrap();
-    stage.behind[0].listen(false);
-    let killed = Instant::now();
-    heir.promote().unwrap();
-    follow(other, Some(heir));
-    load.await_writes(WRITES);
-    load.stop();
-
+    let (ledger, [struck, killed]) = under_load(&stage, seed, || {
+        primary.kill9().unwrap();
+        stage.behind[0].listen(false);
+        let killed = Instant::now();
+        heir.promote().unwrap();
+        follow(other, Some(heir));
+        killed
+    });
     let found = found(heir);
     let (lost, kept): (Vec<Write>, Vec<Write>) = ledger
         .writes()
@@ -82,6 +78,19 @@ fn fail_over(synchronous: bool) -> (String, Vec<String>) {
     print!("{HEADER}{row}");
     record(HEADER, &row);
     (row, wrong)
+}
+
+/// Lets something happen in the midst of the load, which goes on afterwards; gives what clients were told, when it began,
+/// and when it had struck.
+fn under_load(stage: &Stage, seed: u64, event: impl FnOnce() -> Instant) -> (Arc<Ledger>, [Instant; 2]) {
+    let ledger = Arc::new(Ledger::default());
+    let load = Load::start(&stage.door(&ledger), seed);
+    load.await_writes(WRITES);
+    let began = Instant::now();
+    let at = event();
+    load.await_writes(WRITES);
+    load.stop();
+    (ledger, [began, at])
 }
 
 fn row(

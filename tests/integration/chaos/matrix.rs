@@ -144,7 +144,7 @@ fn tail(log: &str) -> String {
 fn lasts(fault: Fault, rng: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(match fault {
         // Longer than a probe may take.
-        Fault::Freeze => rng.u64(1_500..2_500),
+        Fault::Freeze => rng.u64(2_500..3_500),
         Fault::Cut | Fault::Reset => 0,
         Fault::Kill | Fault::Slow | Fault::Full => rng.u64(300..1_200),
     })

@@ -101,11 +101,11 @@ pub fn weather_delays(_: &Env) {
     let latency = Duration::from_millis(200);
     ends.relay.weather(Direction::ToServer, Weather { latency, jitter: latency, ..Weather::default() });
     let started = Instant::now();
-    let messages: Vec<u8> = (0..20).flat_map(|number| query(number.to_string())).collect();
+    let messages: Vec<u8> = (0..200).flat_map(|number| query(number.to_string())).collect();
     pass(&mut ends.client, &mut ends.server, &messages);
     // Together, not one after the other, and in order.
     let elapsed = started.elapsed();
-    assert!(elapsed >= latency && elapsed < 15 * latency, "{elapsed:?}");
+    assert!(elapsed >= latency && elapsed < 100 * latency, "{elapsed:?}");
     ends.relay.weather_all(Weather { bandwidth: Some(10_000), ..Weather::default() });
     let started = Instant::now();
     pass(&mut ends.server, &mut ends.client, &copy_data(&[0; 5_000]));

@@ -199,7 +199,7 @@ fn configuration(text: &str, cluster: &LocalCluster, behind: &[Relay], places: P
     format!(
         "auth_type = \"trust\"\n{text}\n[users.{NARROW}]\npassword = \"{PASSWORD}\"\npool_size = 1\n\
          [pool]\ndefault_pool_size = 12\nquery_wait_timeout = \"30s\"\n[limits]\nmax_client_conn = {}\n\
-         [probe]\ninterval = \"100ms\"\n[log]\nlevel = \"info,causeway=debug\"\n",
+         [probe]\ninterval = \"100ms\"\ntimeout = \"2s\"\n[log]\nlevel = \"info,causeway=debug\"\n",
         places.clients
     )
 }
