@@ -28,15 +28,13 @@ pub struct Casting<'a> {
     stage: &'a Stage,
     cell: Cell,
     ledger: &'a Arc<Ledger>,
-    /// Tells the runs of a cell apart.
-    run: u64,
     pub actors: Vec<Actor>,
     pub traps: Vec<Arc<Trap>>,
 }
 
 impl<'a> Casting<'a> {
-    pub fn new(stage: &'a Stage, cell: Cell, ledger: &'a Arc<Ledger>, run: u64) -> Self {
-        let mut casting = Self { stage, cell, ledger, run, actors: Vec::new(), traps: Vec::new() };
+    pub fn new(stage: &'a Stage, cell: Cell, ledger: &'a Arc<Ledger>) -> Self {
+        let mut casting = Self { stage, cell, ledger, actors: Vec::new(), traps: Vec::new() };
         match (cell.state, cell.target == Target::Replica) {
             (State::Idle, reads) => casting.idle(reads),
             (State::Transaction, false) => casting.transaction(),
@@ -52,7 +50,7 @@ impl<'a> Casting<'a> {
     }
 
     fn session(&self, what: &str, user: &str, role: Role) -> Session {
-        let name = format!("{} {what} {}", self.cell, self.run);
+        let name = format!("{} {what}", self.cell);
         let session = Session::open(&self.stage.door(self.ledger), user, &name, role);
         session.unwrap_or_else(|| panic!("{name} cannot log in while all is well: {}", self.ledger.errors()))
     }

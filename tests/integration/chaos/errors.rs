@@ -28,7 +28,7 @@ const LOST: &str = "40001";
 /// Nobody can tell whether it is committed.
 const IN_DOUBT: &str = "08007";
 /// A part of the answer has been passed on, so that it can be had from nobody else.
-const TORN: &str = "08006";
+const TORN: &str = "08006 and gone";
 const FULL: &str = "53300";
 
 /// A connection that ends with an error of these classes says nothing of the work that was in flight.

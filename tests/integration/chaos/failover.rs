@@ -84,6 +84,7 @@ fn fail_over(synchronous: bool) -> (String, Vec<String>) {
 /// and when it had struck.
 fn under_load(stage: &Stage, seed: u64, event: impl FnOnce() -> Instant) -> (Arc<Ledger>, [Instant; 2]) {
     let ledger = Arc::new(Ledger::default());
+    stage.await_ready();
     let load = Load::start(&stage.door(&ledger), seed);
     load.await_writes(WRITES);
     let began = Instant::now();

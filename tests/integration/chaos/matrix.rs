@@ -36,8 +36,8 @@ pub fn run(target: Target) {
     let (mut table, mut failed) = (String::new(), String::new());
     for group in groups(target, &patterns) {
         let mut stage = Stage::build(seed, 1, FEW);
-        for (number, cell) in (0..).zip(group) {
-            let row = play(&mut stage, cell, seed, number);
+        for cell in group {
+            let row = play(&mut stage, cell, seed);
             let line = row.line() + "\n";
             print!("{line}");
             table += &line;
@@ -83,18 +83,19 @@ impl Row {
     }
 }
 
-fn play(stage: &mut Stage, cell: Cell, seed: u64, number: u64) -> Row {
-    let mut rng = fastrand::Rng::with_seed(seed + number);
+fn play(stage: &mut Stage, cell: Cell, seed: u64) -> Row {
+    // A cell does the same whatever others run.
+    let mut rng = fastrand::Rng::with_seed(seed ^ u64::from(crc32fast::hash(cell.to_string().as_bytes())));
     let ledger = Arc::new(Ledger::default());
     let door = stage.door(&ledger);
-    stage.await_replicas();
+    stage.await_ready();
     let stop = Arc::new(AtomicBool::new(false));
     let traffic = [0, 1].map(|index| {
-        let (door, stop, name) = (door.clone(), Arc::clone(&stop), format!("{cell} traffic {index} {number}"));
+        let (door, stop, name) = (door.clone(), Arc::clone(&stop), format!("{cell} traffic {index}"));
         let rng = rng.fork();
         thread::spawn(move || traffic(&door, &name, index == 0, rng, &stop))
     });
-    let Casting { actors, traps, .. } = Casting::new(stage, cell, &ledger, number);
+    let Casting { actors, traps, .. } = Casting::new(stage, cell, &ledger);
     let struck = Instant::now();
     stage.strike(cell.target, cell.fault, &traps);
     let running: Vec<_> = actors
@@ -111,7 +112,7 @@ fn play(stage: &mut Stage, cell: Cell, seed: u64, number: u64) -> Row {
     let healing = Instant::now();
     stage.heal(cell.target, cell.fault);
     let survivors: Vec<Session> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
-    recover(&door, &format!("{cell} newcomer {number}"), healing);
+    recover(&door, &format!("{cell} newcomer"), healing);
     stage.await_replicas();
     let recovery = healing.elapsed();
     for mut session in survivors.into_iter().filter(|session| !session.is_gone()) {

@@ -170,6 +170,15 @@ impl Stage {
         panic!("there is always another place on port {port}");
     }
 
+    /// Waits until the replicas get reads, and the proxy has read the catalog, as it does when the first client comes:
+    /// before, nobody knows what functions do.
+    pub fn await_ready(&self) {
+        self.await_replicas();
+        let mut client = RawClient::connect("127.0.0.1", self.proxy.target(DATABASE).port);
+        client.login(USER, PASSWORD, DATABASE);
+        self.proxy.facts_loaded(DATABASE, 1);
+    }
+
     /// Waits until the replicas get reads.
     pub fn await_replicas(&self) {
         self.proxy.await_replicas(&self.cluster);
