@@ -53,13 +53,14 @@ fn fail_over(replication: &'static str) {
             primary.sql("postgres", state).unwrap() == "sync"
         });
     }
-    let (ledger, killed) = under_load(&stage, seed, || {
+    let (ledger, [struck, killed]) = under_load(&stage, seed, || {
+        let struck = Instant::now();
         primary.kill9().unwrap();
         stage.behind[0].listen(false);
         let killed = Instant::now();
         heir.promote().unwrap();
         follow(other, Some(heir));
-        killed
+        [struck, killed]
     });
     let found = found(heir);
     let is_lost = |write: &Write| write.fate == Fate::Acknowledged && !found.contains_key(&write.id);
@@ -75,7 +76,7 @@ fn fail_over(replication: &'static str) {
         count.abs().to_string()
     });
     let wrong = ledger.take_wrong();
-    let drill = Drill { replication, seed, ledger, found, killed, lost: lost.len(), doubts, wrong };
+    let drill = Drill { replication, seed, ledger, found, struck, killed, lost: lost.len(), doubts, wrong };
     let row = drill.row();
     print!("{HEADER}{row}");
     record(HEADER, &row);
@@ -89,6 +90,7 @@ struct Drill {
     ledger: Arc<Ledger>,
     /// What the new primary has.
     found: Found,
+    struck: Instant,
     killed: Instant,
     /// Acknowledged writes.
     lost: usize,
@@ -101,7 +103,7 @@ impl Drill {
     fn row(&self) -> String {
         let writes = self.ledger.writes();
         let acknowledged = || writes.iter().filter(|write| write.fate == Fate::Acknowledged);
-        let in_flight = || writes.iter().filter(|write| write.asked < self.killed && write.answered > self.killed);
+        let in_flight = || writes.iter().filter(|write| write.asked < self.killed && write.answered > self.struck);
         let count = |fate, is_there| {
             in_flight().filter(|write| write.fate == fate && self.found.contains_key(&write.id) == is_there).count()
         };
