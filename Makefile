@@ -2,8 +2,10 @@
 
 CARGO ?= cargo
 ARGS ?=
+CHAOS_CELLS ?= *
+CHAOS_SEED ?= 1
 
-.PHONY: demo test fmt release bench overload hotpath record-hotpath install-deps install-test-deps install-bench-deps
+.PHONY: demo test chaos fmt release bench overload hotpath record-hotpath install-deps install-test-deps install-bench-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
@@ -17,6 +19,13 @@ test: install-test-deps
 	$(CARGO) test
 	$(CARGO) build --release
 	$(CARGO) test --test hotpath -- --ignored --exact guard
+
+## Every fault at every node in every state of a client, and what became of it: target/chaos.md.
+## CHAOS_CELLS='primary/kill/commit,replica/*/queue' runs some; CHAOS_SEED=7 strikes at other times.
+chaos: install-test-deps
+	rm -f target/chaos.md
+	CHAOS_CELLS='$(CHAOS_CELLS)' CHAOS_SEED='$(CHAOS_SEED)' CHAOS_TABLE='$(CURDIR)/target/chaos.md' \
+		$(CARGO) test --test integration -- --test-threads 1 chaos::
 
 fmt:
 	$(CARGO) fmt --all

@@ -9,6 +9,7 @@
 
 mod bulk;
 mod cancel;
+mod chaos;
 mod cluster;
 mod consistency;
 mod console;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let env = Arc::new(Env::default());
     let tests: &[&[Test]] = &[
+        chaos::TESTS,
         cluster::TESTS,
         consistency::TESTS,
         console::TESTS,
