@@ -172,6 +172,17 @@ fn settings_are_named() {
     assert!(answer.settings.len() < 300 && answer.effects.contains(E::SET_UNNAMED), "{}", answer.settings.len());
 }
 
+/// Else a replica might be left with it.
+#[test]
+fn what_may_last_is_a_write() {
+    let many: String = (0..100).map(|n| format!("SET LOCAL x{n} = 1;")).collect();
+    for text in [b"SET LOCAL \xff = 1".as_slice(), b"SET LOCAL seed = 0", many.as_bytes()] {
+        let classified = classify(text);
+        assert!(classified.effects.intersects(E::LASTING), "{classified:?}");
+        assert_eq!(classified.class, Class::Write);
+    }
+}
+
 #[test]
 fn a_shape_has_one_set_of_settings() {
     let mut classifier = Classifier::new(1 << 20);
