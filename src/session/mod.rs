@@ -345,7 +345,9 @@ impl Session {
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
             let mut answer = Vec::new();
             put_error(&mut answer, Severity::Fatal, error);
-            let _ = self.tell(&answer).await;
+            if !self.relay.is_cut() {
+                let _ = self.tell(&answer).await;
+            }
         }
         self.client.stream.shutdown().await;
     }

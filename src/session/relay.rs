@@ -64,6 +64,8 @@ pub struct Relay {
     passing_visible: bool,
     /// Nothing more of this batch is for the client.
     muted: bool,
+    /// What the client has got may end in the middle of a frame.
+    cut: bool,
     shown_bytes: u64,
 }
 
@@ -125,6 +127,12 @@ impl Relay {
             self.staged_sent = 0;
         }
         self.stretch.start += bytes - of_staged;
+        self.cut = self.pending_bytes() > 0 || self.passing > 0 && self.passing_visible;
+    }
+
+    /// Whatever the client got now it might take for the rest of something else.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     pub fn pending_bytes(&self) -> usize {
