@@ -11,6 +11,8 @@ pub mod explain;
 mod janitor;
 pub mod logging;
 mod plane;
+#[cfg(test)]
+mod simulation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

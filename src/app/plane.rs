@@ -125,7 +125,7 @@ async fn work(worker: Rc<Worker>, mut newcomers: mpsc::UnboundedReceiver<Newcome
 }
 
 /// Sessions that wait for a node which is unreachable from now on must look for another.
-async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
+pub async fn rouse_at_outages(worker: Rc<Worker>, cluster: Arc<Cluster>) {
     let mut changes = cluster.topology.changed();
     let mut before = Arc::clone(&cluster.topology.view());
     while changes.changed().await.is_ok() {
