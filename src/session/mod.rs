@@ -6,7 +6,7 @@
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
 mod audit;
-mod batch;
+pub mod batch;
 mod buffers;
 pub mod cancel;
 mod causality;
@@ -15,12 +15,12 @@ mod exchange;
 mod explain;
 mod handshake;
 mod lead;
-mod ledger;
+pub mod ledger;
 mod meet;
 mod outbound;
 mod own;
 mod pins;
-mod relay;
+pub mod relay;
 mod replication;
 mod rescue;
 mod reword;
