@@ -5,7 +5,8 @@ ARGS ?=
 CHAOS_CELLS ?= *
 CHAOS_SEED ?= 1
 
-.PHONY: demo test chaos fmt release bench overload hotpath record-hotpath install-deps install-test-deps install-bench-deps
+.PHONY: demo test chaos fmt release bench overload hotpath record-hotpath fuzz install-deps install-test-deps install-bench-deps \
+	install-fuzz-deps
 
 ## A throw-away primary with two replicas, Causeway in front, mixed traffic. ARGS=--once ends by itself.
 demo: install-deps
@@ -57,6 +58,11 @@ record-hotpath: install-test-deps
 	$(CARGO) build --release
 	CAUSEWAY_RECORD_HOTPATH=1 $(CARGO) test --test hotpath -- --ignored --exact guard
 
+## Looks for bytes that break a promise, FUZZ_SECONDS for each target (600), or for those in ARGS. `make test` tries
+## those that were found before.
+fuzz: install-fuzz-deps
+	tests/fuzz/run.sh $(ARGS)
+
 ## PostgreSQL and a C compiler from the distribution, where they are missing.
 install-deps:
 	@.ci/install
@@ -68,3 +74,7 @@ install-test-deps:
 ## The same as install-deps, and the proxies that the comparison is with.
 install-bench-deps:
 	@.ci/install --bench
+
+## The same as install-deps, a nightly toolchain, and cargo-fuzz in target/fuzz/tools.
+install-fuzz-deps:
+	@.ci/install --fuzz

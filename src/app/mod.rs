@@ -12,6 +12,8 @@ pub mod explain;
 mod janitor;
 pub mod logging;
 mod plane;
+#[cfg(test)]
+mod simulation;
 pub mod switchover;
 
 use std::net::SocketAddr;

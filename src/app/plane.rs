@@ -133,7 +133,7 @@ async fn serve(worker: Rc<Worker>, stream: Stream, door: Arc<Door>, count: Clien
 
 /// Sessions that wait for a node which is unreachable from now on must look for another, and those that wait for a node
 /// to be there may go on; and pools keep no server of a node that is fenced.
-async fn follow_views(worker: Rc<Worker>, cluster: Arc<Cluster>) {
+pub async fn follow_views(worker: Rc<Worker>, cluster: Arc<Cluster>) {
     let mut changes = cluster.topology.changed();
     let mut before = Arc::clone(&cluster.topology.view());
     while changes.changed().await.is_ok() {

@@ -18,6 +18,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         let problem = format!("cannot be read: {error}");
         ConfigErrors(vec![ConfigError { file: name.clone(), line: None, key: String::new(), problem }])
     })?;
-    let (document, file, errors) = Document::parse(&name, &text);
-    validate(&file, &document, path.parent().unwrap_or(Path::new("")), errors)
+    read(&name, &text, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Reads and checks the text of a configuration file that errors call `name`. Relative paths in it start from
+/// `directory`.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(name: &str, text: &str, directory: &Path) -> Result<Config, ConfigErrors> {
+    let (document, file, errors) = Document::parse(name, text);
+    validate(&file, &document, directory, errors)
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::error::{ConfigError, ConfigErrors};
-pub use self::load::load;
+pub use self::load::{load, read};
 pub use self::urls::from_urls;
 pub use self::validate::check_level;
 

@@ -1,5 +1,6 @@
 //! Finds a server for a batch and runs the batch there, on another one when a replica turns out not to do.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Buf;
@@ -14,6 +15,7 @@ use super::survey::{ExplainRoute, Survey, Work, databases};
 use super::watch::{Reruns, Watch};
 use super::{Ended, Held, Session};
 use crate::backend::Server;
+use crate::backend::prepared::Statement;
 use crate::config::Fallback;
 use crate::error::{Error, Fault, Result, Retry, sqlstate};
 use crate::pool::{Attempt, Lease};
@@ -550,6 +552,7 @@ impl Session {
             Some(in_sql) => self.bring_named_in_sql(in_sql).await?,
             None => Ok(()),
         };
+        let mut proven: Vec<Arc<Statement>> = Vec::new();
         loop {
             match brought {
                 Ok(()) => {}
@@ -565,11 +568,16 @@ impl Session {
                 Err(error) => return Ok(Err(error)),
             };
             let can_be_asked = self.status() != TransactionStatus::Failed && !self.pipeline_open && !task.is_open();
-            let Some(statement) = written.unproven.take().filter(|_| can_be_asked) else {
+            // A batch that needs more statements than a server keeps would have it evicted again and again.
+            let is_new = |statement: &Arc<Statement>| !proven.iter().any(|known| Arc::ptr_eq(known, statement));
+            let Some(statement) = written.unproven.take().filter(|one| can_be_asked && is_new(one)) else {
                 return Ok(Ok(Some(written)));
             };
             self.unwrite(written);
-            brought = self.prove(&statement, task.survey.describes).await?;
+            // The server has it, if only the batch itself would have evicted it.
+            let is_there = self.held.as_mut().is_some_and(|held| held.lease.prepared.touch(&statement));
+            brought = if is_there { Ok(()) } else { self.prove(&statement, task.survey.describes).await? };
+            proven.push(statement);
         }
     }
 }

@@ -140,7 +140,7 @@ impl Session {
     async fn show_rest(&mut self, input: &mut BytesMut) -> Result<bool, Ended> {
         let (relay, stream) = (&mut self.relay, &mut self.client.stream);
         poll_fn(|cx| relay.poll_show(stream, input, cx)).await.map_err(|_| Ended::ByClient)?;
-        let is_whole = self.relay.is_between_messages();
+        let is_whole = !self.relay.is_cut();
         self.relay.discard(input);
         Ok(is_whole)
     }

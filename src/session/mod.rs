@@ -6,7 +6,7 @@
 //! answer on, `settle` takes the outcome back and keeps or releases the lease.
 
 mod audit;
-mod batch;
+pub mod batch;
 mod begin;
 mod buffers;
 pub mod cancel;
@@ -20,7 +20,7 @@ pub mod gate;
 mod handshake;
 mod hold;
 mod lead;
-mod ledger;
+pub mod ledger;
 mod loss;
 mod lost;
 mod meet;
@@ -29,7 +29,7 @@ mod outbound;
 mod own;
 mod pins;
 mod refused;
-mod relay;
+pub mod relay;
 mod replication;
 mod rescue;
 mod reword;
@@ -250,7 +250,7 @@ impl Session {
         self.abandon_held();
         match self.seat.must_leave() {
             // In the middle of a message the client would take it for a part of that.
-            Some(leave) if self.relay.is_between_messages() => Ended::Farewell(self.seat.seat().farewell(leave)),
+            Some(leave) if !self.relay.is_cut() => Ended::Farewell(self.seat.seat().farewell(leave)),
             _ => Ended::ByServer,
         }
     }
@@ -401,7 +401,9 @@ impl Session {
             self.worker.shared.metrics.error(Origin::Causeway, error.sqlstate());
             let mut answer = Vec::new();
             put_error(&mut answer, Severity::Fatal, error);
-            let _ = self.tell(&answer).await;
+            if !self.relay.is_cut() {
+                let _ = self.tell(&answer).await;
+            }
         }
         self.client.stream.shutdown().await;
     }

@@ -66,6 +66,8 @@ pub struct Relay {
     muted: bool,
     /// What the client sees in front of its ReadyForQuery, if no error comes before.
     late: Option<Box<[u8]>>,
+    /// What the client has got may end in the middle of a frame.
+    cut: bool,
     shown_bytes: u64,
 }
 
@@ -128,16 +130,17 @@ impl Relay {
             self.staged_sent = 0;
         }
         self.stretch.start += bytes - of_staged;
+        self.cut = self.pending_bytes() > 0 || self.passing > 0 && self.passing_visible;
+    }
+
+    /// Whatever the client got now it might take for the rest of something else.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// What the client was to see in front of a ReadyForQuery that will not come.
     pub fn take_late(&mut self) -> Vec<u8> {
         self.late.take().map(Vec::from).unwrap_or_default()
-    }
-
-    /// The client has every message whole that it has begun to get.
-    pub fn is_between_messages(&self) -> bool {
-        self.pending_bytes() == 0 && (self.passing == 0 || !self.passing_visible)
     }
 
     pub fn pending_bytes(&self) -> usize {

@@ -127,7 +127,7 @@ impl Session {
     /// unless the server had more of it.
     fn lose_held(&mut self, why: Error) -> Result<(), Ended> {
         let Some(mut held) = self.held.take() else { return Ok(()) };
-        let is_whole = self.relay.is_between_messages();
+        let is_whole = !self.relay.is_cut();
         self.relay.discard(&mut held.lease.input);
         self.cluster.topology.probe_now(held.node);
         held.lease.close(Close::Lost);

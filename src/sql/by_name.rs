@@ -51,6 +51,10 @@ pub fn rename(text: &[u8], to: &[u8]) -> Option<Vec<u8>> {
         renamed.extend(std::iter::repeat_n(byte, if byte == b'"' { 2 } else { 1 }));
     }
     renamed.push(b'"');
+    if cursor.rest().first() == Some(&b'"') {
+        // Two quotes would be one in the name.
+        renamed.push(b' ');
+    }
     renamed.extend_from_slice(cursor.rest());
     Some(renamed)
 }

@@ -10,7 +10,7 @@ use super::lexer::{Tokens, Unscannable, scan};
 use super::memo::{Circumstances, LearnedWrites, RecentTexts, ShapeKey, Shapes};
 use super::statement::Finding;
 use super::veto::{Opinion, opinion};
-use super::{Begin, Class, Classified, Hint, Rule, opaque, own};
+use super::{Begin, Class, Classified, Effects, Hint, Rule, opaque, own};
 
 /// What a classification depends on besides the text.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +134,10 @@ impl Classifier {
         if !context.standard_conforming_strings {
             finding.worsen(Class::Write, Rule::UnsafeText, b"");
             finding.begins = finding.begins.map(|begin| Begin { read_only: false, ..begin });
+        }
+        // As SET LOCAL of more names than are counted.
+        if finding.change.effects.intersects(Effects::LASTING) {
+            finding.worsen(Class::Write, Rule::SessionState, b"");
         }
         self.take_hint(&mut finding);
         self.ask_parser(text, &mut finding);

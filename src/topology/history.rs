@@ -124,7 +124,7 @@ impl History {
     }
 
     /// The new primary's timeline takes over; `fork` is where it says it comes from, if anybody saw it.
-    pub(super) fn accept(&mut self, system: u64, timeline: u32, fork: Option<Fork>) {
+    pub fn accept(&mut self, system: u64, timeline: u32, fork: Option<Fork>) {
         match self.current {
             Some((known, left)) if known == system && left < timeline => {
                 // A fork from another timeline than the accepted one says nothing of where this one was left.

@@ -34,7 +34,10 @@ fn read_folder(folder: &str, files: &mut Files) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             read_folder(&path, files)?;
         } else {
-            files.insert(path, fs::read_to_string(entry.path())?);
+            // What is no text has no style.
+            if let Ok(text) = String::from_utf8(fs::read(entry.path())?) {
+                files.insert(path, text);
+            }
         }
     }
     Ok(())

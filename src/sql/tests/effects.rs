@@ -172,6 +172,18 @@ fn settings_are_named() {
     assert!(answer.settings.len() < 300 && answer.effects.contains(E::SET_UNNAMED), "{}", answer.settings.len());
 }
 
+/// Else a replica might be left with it.
+#[test]
+fn what_may_last_is_a_write() {
+    let many: Vec<_> = (0..100).map(|n| format!("SET LOCAL x{n} = 1")).collect();
+    let many = many.join(";");
+    for text in [b"SET LOCAL \xff = 1".as_slice(), b"SET LOCAL seed = 0", many.as_bytes()] {
+        let classified = classify(text);
+        assert!(classified.effects.intersects(E::LASTING), "{classified:?}");
+        assert_eq!(classified.class, Class::Write);
+    }
+}
+
 #[test]
 fn a_shape_has_one_set_of_settings() {
     let mut classifier = Classifier::new(1 << 20);
@@ -197,6 +209,7 @@ const BY_NAME: &[(&str, Option<(Verb, &str)>)] = &[
     ("prepare \"P\"\"q\" (int) as select $1;", Some((Verb::Prepare, "P\"q"))),
     (";; EXECUTE Plan (1);", Some((Verb::Execute, "plan"))),
     ("DEALLOCATE p", Some((Verb::Deallocate, "p"))),
+    ("DEALLOCATE p\" q\"", Some((Verb::Deallocate, "p"))),
     ("DEALLOCATE PREPARE p", Some((Verb::Deallocate, "p"))),
     ("DEALLOCATE prepare", Some((Verb::Deallocate, "prepare"))),
     ("DEALLOCATE ALL", None),

@@ -102,6 +102,7 @@ proptest! {
         let context = Context { standard_conforming_strings: standard, safe_encoding: safe, ..context(&FACTS) };
         let mut classifier = Classifier::new(1 << 16);
         let first = classifier.classify(&bytes, &context);
+        prop_assert!(first.class == Class::Write || !first.effects.intersects(Effects::LASTING));
         prop_assert_eq!(classifier.classify(&bytes, &context), first);
         if let Some(renamed) = rename(&bytes, b"x") {
             prop_assert!(classify(renamed).by_name.is_some());

@@ -1,0 +1,5 @@
+//! See ../src/client.rs.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| causeway_fuzz::client::survive(data));
