@@ -11,7 +11,7 @@ use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, LocalNode, Stop
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-use crate::faults::{PROBE, await_eligible, await_reads_on};
+use crate::faults::await_reads_on;
 use crate::forks::follow;
 use crate::harness::{Env, Test, block_on, cluster, wait_for};
 use crate::proxy::Proxy;
@@ -25,8 +25,12 @@ pub const TESTS: &[Test] = &[
     ("nodes::a_primary_that_slept_acknowledges_nothing", a_primary_that_slept_acknowledges_nothing),
 ];
 
+/// On a busy machine a node that answers late must not look like one that is gone.
+pub const PATIENT_PROBE: &str =
+    "\n[log]\nlevel = \"info,causeway=debug\"\n\n[probe]\ninterval = \"100ms\"\ntimeout = \"5s\"\n";
+
 /// Recovery, promotion and rewinding on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 const WRITE: &str = "INSERT INTO journal DEFAULT VALUES";
 
 /// Nodes that can be rewound, and tell their histories.
@@ -96,7 +100,7 @@ fn await_write(proxy: &Proxy) {
     });
 }
 
-fn await_metric(proxy: &Proxy, name: &str, node: &LocalNode, wanted: f64) {
+pub fn await_metric(proxy: &Proxy, name: &str, node: &LocalNode, wanted: f64) {
     let what = format!("{name} of {} is {wanted}", node.name());
     wait_for(LIMIT, &what, || proxy.node_metric(name, node.name()).to_bits() == wanted.to_bits());
 }
@@ -133,7 +137,7 @@ fn has_all(text: &str, words: &[&str]) {
 fn of_two_promotions_to_one_timeline_none_is_believed(_: &Env) {
     let cluster = started();
     let [primary, one, two] = [0, 1, 2].map(|index| &cluster.nodes()[index]);
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, PATIENT_PROBE);
     await_write(&proxy);
     primary.kill9().unwrap();
     one.promote().unwrap();
@@ -161,7 +165,7 @@ fn of_two_promotions_to_one_timeline_none_is_believed(_: &Env) {
     await_metric(&proxy, "causeway_node_fenced", two, 1.0);
     rewind(&cluster, two, one);
     two.start().unwrap();
-    await_eligible(&proxy, two, true);
+    await_metric(&proxy, "causeway_node_eligible", two, 1.0);
     await_metric(&proxy, "causeway_node_fenced", two, 0.0);
     await_reads_on(two, &proxy.target(DATABASE));
 }
@@ -170,12 +174,12 @@ fn of_two_promotions_to_one_timeline_none_is_believed(_: &Env) {
 fn a_successor_of_the_primary_takes_over_from_it(_: &Env) {
     let cluster = started();
     let [primary, one, two] = [0, 1, 2].map(|index| &cluster.nodes()[index]);
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, PATIENT_PROBE);
     primary.kill9().unwrap();
     one.promote().unwrap();
     await_primary(&proxy, one);
     follow(two, Some(one));
-    await_eligible(&proxy, two, true);
+    await_metric(&proxy, "causeway_node_eligible", two, 1.0);
     block_on(async {
         let target = proxy.target(DATABASE);
         let (client, idle) = (target.connect().await, target.connect().await);
@@ -207,7 +211,7 @@ fn a_successor_of_the_primary_takes_over_from_it(_: &Env) {
 fn a_higher_number_from_another_branch_is_refused(_: &Env) {
     let cluster = started();
     let [primary, one, two] = [0, 1, 2].map(|index| &cluster.nodes()[index]);
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, PATIENT_PROBE);
     await_write(&proxy);
     follow(one, None);
     primary.sql(DATABASE, "INSERT INTO journal SELECT now() FROM generate_series(1, 1000)").unwrap();
@@ -247,7 +251,7 @@ fn a_higher_number_from_another_branch_is_refused(_: &Env) {
 fn a_former_primary_serves_when_it_has_been_rewound(_: &Env) {
     let cluster = started();
     let [primary, one, two] = [0, 1, 2].map(|index| &cluster.nodes()[index]);
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, PATIENT_PROBE);
     await_write(&proxy);
     // What only the primary has.
     follow(one, None);
@@ -258,7 +262,7 @@ fn a_former_primary_serves_when_it_has_been_rewound(_: &Env) {
     await_primary(&proxy, one);
     await_write(&proxy);
     follow(two, Some(one));
-    await_eligible(&proxy, two, true);
+    await_metric(&proxy, "causeway_node_eligible", two, 1.0);
 
     // It comes back as it was.
     primary.start().unwrap();
@@ -286,7 +290,7 @@ fn a_former_primary_serves_when_it_has_been_rewound(_: &Env) {
     primary.stop(Stop::Fast).unwrap();
     rewind(&cluster, primary, one);
     primary.start().unwrap();
-    await_eligible(&proxy, primary, true);
+    await_metric(&proxy, "causeway_node_eligible", primary, 1.0);
     await_metric(&proxy, "causeway_node_fenced", primary, 0.0);
     await_reads_on(primary, &proxy.target(DATABASE));
     let lost = "SELECT count(*) FROM item WHERE id = 1000";
@@ -298,7 +302,7 @@ fn a_former_primary_serves_when_it_has_been_rewound(_: &Env) {
 fn a_primary_that_slept_acknowledges_nothing(_: &Env) {
     let cluster = started();
     let [primary, one] = [0, 1].map(|index| &cluster.nodes()[index]);
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, PATIENT_PROBE);
     await_write(&proxy);
     block_on(async {
         let client = proxy.target(DATABASE).connect().await;

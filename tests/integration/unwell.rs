@@ -15,8 +15,9 @@ use causeway::app::demo::cluster::{ClusterOptions, LocalCluster, LocalNode, Stop
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::faults::{PROBE, await_catalog, await_eligible, await_reads_on, cluster_with_tables};
+use crate::faults::{await_catalog, await_reads_on, cluster_with_tables};
 use crate::harness::{Env, Test, block_on, cluster, wait_for};
+use crate::nodes::{LIMIT, PATIENT_PROBE as PROBE, await_metric};
 use crate::proxy::Proxy;
 use crate::target::Target;
 use crate::traffic::{self, DATABASE, Traffic};
@@ -30,7 +31,6 @@ pub const TESTS: &[Test] = &[
     ("unwell::while_all_nodes_are_down_clients_may_log_in_or_not", while_all_nodes_are_down_clients_may_log_in_or_not),
 ];
 
-const LIMIT: Duration = Duration::from_secs(60);
 const WRITE: &str = "INSERT INTO journal DEFAULT VALUES";
 
 fn count(node: &LocalNode, words: &str) -> usize {
@@ -125,7 +125,7 @@ fn a_node_may_recover_for_long(_: &Env) {
     let wait = format!("while test -e {}; do sleep 0.05; done; false", flag.display());
     replica.sql("postgres", &format!("ALTER SYSTEM SET restore_command = '{wait}'")).unwrap();
     replica.stop(Stop::Immediate).unwrap();
-    await_eligible(&proxy, replica, false);
+    await_metric(&proxy, "causeway_node_eligible", replica, 0.0);
     fs::write(&flag, "").unwrap();
     thread::scope(|scope| {
         let starting = scope.spawn(|| replica.start().unwrap());
@@ -143,7 +143,7 @@ fn a_node_may_recover_for_long(_: &Env) {
         fs::remove_file(&flag).unwrap();
         starting.join().unwrap();
     });
-    await_eligible(&proxy, replica, true);
+    await_metric(&proxy, "causeway_node_eligible", replica, 1.0);
     await_reads_on(replica, &proxy.target(DATABASE));
     traffic.assert_no_failure("after a node has recovered");
 }
@@ -201,13 +201,13 @@ fn a_network_that_swallows_everything_is_noticed(_: &Env) {
     await_catalog(&proxy);
     await_reads_on(replica, &proxy.target(DATABASE));
     wire.swallows.store(true, Relaxed);
-    await_eligible(&proxy, replica, false);
+    await_metric(&proxy, "causeway_node_eligible", replica, 0.0);
     traffic.await_reads(100);
     traffic.await_writes(5);
     traffic.assert_no_failure("while a replica cannot be heard");
-    assert!(proxy.log().contains("error=no answer within 500ms"), "{}", proxy.log());
+    assert!(proxy.log().contains("error=no answer within 5s"), "{}", proxy.log());
     wire.swallows.store(false, Relaxed);
-    await_eligible(&proxy, replica, true);
+    await_metric(&proxy, "causeway_node_eligible", replica, 1.0);
     await_reads_on(replica, &proxy.target(DATABASE));
     traffic.assert_no_failure("after a replica is heard again");
 }
