@@ -16,6 +16,8 @@ mod explain;
 mod handshake;
 mod lead;
 pub mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod meet;
 mod outbound;
 mod own;
