@@ -257,76 +257,115 @@ fn old_and_idle_servers_expire_down_to_the_minimum() {
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// By a client of this worker.
     Take(usize),
+    /// The next connection is refused.
+    Refuse,
     Park(usize),
     Close(usize),
     Leave(usize),
+    /// What is idle for too long is closed.
+    Expire(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        (0..2usize).prop_map(Step::Take),
-        any::<usize>().prop_map(Step::Park),
-        any::<usize>().prop_map(Step::Close),
-        any::<usize>().prop_map(Step::Leave),
+        4 => (0..2usize).prop_map(Step::Take),
+        1 => Just(Step::Refuse),
+        4 => any::<usize>().prop_map(Step::Park),
+        2 => any::<usize>().prop_map(Step::Close),
+        2 => any::<usize>().prop_map(Step::Leave),
+        1 => (0..2usize).prop_map(Step::Expire),
     ];
     proptest::collection::vec(step, 0..200)
 }
 
-/// Whoever has got a turn takes it.
-fn served(waiters: &mut Vec<Waiting<Fake>>, made: &mut usize) -> Vec<Lease<Fake>> {
-    let mut leases = Vec::new();
-    waiters.retain_mut(|waiting| {
-        leases.push(match waiting.receiver.try_recv() {
-            Ok(Turn::Server(lease)) => lease,
-            Ok(Turn::Connect(place)) => {
-                *made += 1;
-                place.fill(Fake { id: *made, quiet: true, connected_at: Instant::now() })
+/// A pool's clients, in the hands of a test.
+struct Clients {
+    pool: Arc<Pool<Fake>>,
+    lent: Vec<Lease<Fake>>,
+    /// By arrival.
+    waiters: Vec<(usize, Waiting<Fake>)>,
+    made: usize,
+    arrived: usize,
+    refused: bool,
+}
+
+impl Clients {
+    fn step(&mut self, step: &Step, size: usize, max_waiting: usize) {
+        match *step {
+            Step::Take(worker) => match self.pool.attempt(WorkerId(worker)) {
+                Attempt::Server(lease) => self.lent.push(lease),
+                Attempt::Connect(place) => self.connect(place),
+                Attempt::Wait(waiting) => {
+                    assert_eq!(self.lent.len(), size, "somebody waits for nothing");
+                    self.arrived += 1;
+                    self.waiters.push((self.arrived, waiting));
+                }
+                Attempt::Full => assert!(max_waiting > 0 && self.waiters.len() == max_waiting, "there is room"),
+            },
+            Step::Refuse => self.refused = true,
+            Step::Park(nth) if !self.lent.is_empty() => {
+                self.lent.swap_remove(nth % self.lent.len()).release(Instant::now());
             }
-            Err(_) => return true,
-        });
-        false
-    });
-    leases
+            Step::Close(nth) if !self.lent.is_empty() => drop(self.lent.swap_remove(nth % self.lent.len())),
+            Step::Leave(nth) if !self.waiters.is_empty() => drop(self.waiters.remove(nth % self.waiters.len())),
+            Step::Expire(worker) => {
+                drop(self.pool.expired(WorkerId(worker), Instant::now() + Duration::from_secs(61)));
+            }
+            Step::Park(_) | Step::Close(_) | Step::Leave(_) => {}
+        }
+        self.take_turns(size);
+    }
+
+    fn connect(&mut self, place: Place<Fake>) {
+        if std::mem::take(&mut self.refused) {
+            return drop(place);
+        }
+        self.made += 1;
+        self.lent.push(place.fill(Fake { id: self.made, quiet: true, connected_at: Instant::now() }));
+    }
+
+    /// Whoever has got a turn takes it; who comes to nothing leaves it to the next.
+    fn take_turns(&mut self, size: usize) {
+        let mut at = 0;
+        while let Some((number, waiting)) = self.waiters.get_mut(at) {
+            let Ok(turn) = waiting.receiver.try_recv() else {
+                at += 1;
+                continue;
+            };
+            let overtaken = *number - self.waiters[0].0;
+            assert!(overtaken <= size, "somebody was overtaken by {overtaken} of {size}");
+            self.waiters.remove(at);
+            match turn {
+                Turn::Server(lease) => self.lent.push(lease),
+                Turn::Connect(place) => self.connect(place),
+            }
+            at = 0;
+        }
+    }
 }
 
 proptest! {
-    /// Never more servers than the size, no server in two hands, nobody waits while a server is idle, and nobody is
-    /// refused while there is room to wait.
+    /// Never more servers than the size, no server in two hands, nobody waits while a server or a place is free, nobody is
+    /// refused while there is room to wait, and nobody is overtaken by more than the pool's size.
     #[test]
     fn the_books_stay_true(size in 1..5usize, max_waiting in 0..4usize, steps in steps()) {
         let pool = pool(Limits { max_waiting, ..limits(size) });
-        let (mut lent, mut made, mut waiters) = (Vec::new(), 0, Vec::new());
-        for step in steps {
-            match step {
-                Step::Take(worker) => match pool.attempt(WorkerId(worker)) {
-                    Attempt::Server(lease) => lent.push(lease),
-                    Attempt::Connect(place) => {
-                        made += 1;
-                        lent.push(place.fill(Fake { id: made, quiet: true, connected_at: Instant::now() }));
-                    }
-                    Attempt::Wait(waiting) => {
-                        prop_assert_eq!(lent.len(), size);
-                        waiters.push(waiting);
-                        prop_assert!(max_waiting == 0 || waiters.len() <= max_waiting);
-                    }
-                    Attempt::Full => prop_assert!(max_waiting > 0 && waiters.len() == max_waiting),
-                },
-                Step::Park(nth) if !lent.is_empty() => lent.swap_remove(nth % lent.len()).release(Instant::now()),
-                Step::Close(nth) if !lent.is_empty() => drop(lent.swap_remove(nth % lent.len())),
-                Step::Leave(nth) if !waiters.is_empty() => drop(waiters.swap_remove(nth % waiters.len())),
-                _ => {}
-            }
-            lent.extend(served(&mut waiters, &mut made));
-            let Census { idle, waiting, lent: counted, connecting, .. } = pool.census();
-            prop_assert_eq!((counted, waiting, connecting), (lent.len(), waiters.len(), 0));
-            prop_assert_eq!(pool.core.queue.servers(), lent.len() + idle);
-            prop_assert!(lent.len() + idle <= size && (waiters.is_empty() || idle == 0));
-            let distinct: HashSet<_> = lent.iter().map(|lease| lease.id).collect();
-            prop_assert_eq!(distinct.len(), lent.len());
+        let (lent, waiters) = (Vec::new(), Vec::new());
+        let mut clients = Clients { pool: Arc::clone(&pool), lent, waiters, made: 0, arrived: 0, refused: false };
+        for step in &steps {
+            clients.step(step, size, max_waiting);
+            let Census { idle, waiting, lent, connecting, .. } = pool.census();
+            prop_assert_eq!((lent, waiting, connecting), (clients.lent.len(), clients.waiters.len(), 0));
+            prop_assert_eq!(pool.core.queue.servers(), lent + idle);
+            prop_assert!(lent + idle <= size && (clients.waiters.is_empty() || lent == size));
+            prop_assert!(max_waiting == 0 || waiting <= max_waiting);
+            let distinct: HashSet<_> = clients.lent.iter().map(|lease| lease.id).collect();
+            prop_assert_eq!(distinct.len(), lent);
         }
-        lent.clear();
-        waiters.clear();
+        clients.lent.clear();
+        clients.waiters.clear();
         drop(pool.take_idle());
         prop_assert!(pool.is_unused());
     }

@@ -21,6 +21,8 @@ mod handshake;
 mod hold;
 mod lead;
 pub mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 mod loss;
 mod lost;
 mod meet;
