@@ -114,11 +114,8 @@ fn secrets_come_from_files_and_the_environment() {
     }
 }
 
-#[test]
-fn everything_that_can_be_said_arrives() {
-    let config = read(&format!(
-        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\nadmin_users = [\"app\"]\nstats_users = [\"app\"]\n{GOOD}{}",
-        r#"pool_mode = "session"
+/// Behind `[users.app]`.
+const EVERYTHING: &str = r#"pool_mode = "session"
 pool_size = 7
 replication = true
 max_user_client_connections = 5
@@ -158,7 +155,13 @@ format = "json"
 level = "warn,causeway::topology=debug"
 [metrics]
 address = "[::1]:0"
-"#
+"#;
+
+#[test]
+fn everything_that_can_be_said_arrives() {
+    let config = read(&format!(
+        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\nadmin_users = [\"app\"]\nstats_users = [\"app\"]\n{GOOD}{}",
+        EVERYTHING
     ))
     .unwrap();
     assert_eq!((config.workers, config.auth_type), (3, AuthType::Md5));
