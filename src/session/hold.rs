@@ -38,7 +38,9 @@ impl Session {
     pub(super) async fn hold(&self, refusal: Refusal, quest: &mut Quest) -> Result<()> {
         let routing = &self.worker.shared.config.routing;
         let deadline = quest.arrived() + routing.hold_timeout;
-        let may_wait = refusal == Refusal::NoPrimary || routing.fallback == Fallback::Primary;
+        // Of two primaries that dispute each other no time makes one.
+        let may_wait = (refusal == Refusal::NoPrimary || routing.fallback == Fallback::Primary)
+            && self.view().alarm.is_none();
         if !may_wait || Instant::now() >= deadline {
             return Err(self.refusal(refusal, quest));
         }
