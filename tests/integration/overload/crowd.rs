@@ -50,7 +50,7 @@ pub fn few_servers_serve_a_crowd_fairly(_: &Env) {
     for flood in [0, crowd.flood] {
         let crowd = Crowd { flood, ..crowd };
         let settings = format!(
-            "[routing]\nsplit = false\n[pool]\ndefault_pool_size = {}\n[limits]\nmax_client_conn = {}\n",
+            "[routing]\nsplit = false\n[pool]\nquery_wait_timeout = \"1h\"\ndefault_pool_size = {}\n[limits]\nmax_client_conn = {}\n",
             crowd.servers,
             crowd.clients + 2 * crowd.flood
         );
