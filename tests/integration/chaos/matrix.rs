@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ const HEADER: &str = "| cell | seed | acknowledged | denied | unknown | errors |
                       |---|---|---|---|---|---|---|---|---|\n";
 /// Until new clients and those that are there are served as before.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs the cells of a target that are asked for, or the short set; prints the table, and fails if a cell does.
@@ -90,12 +91,18 @@ fn play(stage: &mut Stage, cell: Cell, seed: u64) -> Row {
     let door = stage.door(&ledger);
     stage.await_ready();
     let stop = Arc::new(AtomicBool::new(false));
+    let (ready, is_ready) = mpsc::channel();
     let traffic = [0, 1].map(|index| {
+        let ready = ready.clone();
         let (door, stop, name) = (door.clone(), Arc::clone(&stop), format!("{cell} traffic {index}"));
         let rng = rng.fork();
-        thread::spawn(move || traffic(&door, &name, index == 0, rng, &stop))
+        thread::spawn(move || traffic(&door, &name, index == 0, rng, Some(ready), &stop))
     });
     let Casting { actors, traps, .. } = Casting::new(stage, cell, &ledger);
+    // It is not about logins.
+    for _ in &traffic {
+        is_ready.recv_timeout(READY_LIMIT).expect("all is well yet");
+    }
     let struck = Instant::now();
     stage.strike(cell.target, cell.fault, &traps);
     let running: Vec<_> = actors
@@ -168,7 +175,14 @@ fn recover(door: &Door, name: &str, healing: Instant) {
 }
 
 /// A client that reads, writes and transfers, or only reads; it logs in again when it must.
-fn traffic(door: &Door, name: &str, writes: bool, mut rng: fastrand::Rng, stop: &AtomicBool) {
+fn traffic(
+    door: &Door,
+    name: &str,
+    writes: bool,
+    mut rng: fastrand::Rng,
+    mut ready: Option<mpsc::Sender<()>>,
+    stop: &AtomicBool,
+) {
     let mut session = None;
     for login in 0.. {
         while session.as_ref().is_none_or(Session::is_gone) && !stop.load(Relaxed) {
@@ -184,6 +198,9 @@ fn traffic(door: &Door, name: &str, writes: bool, mut rng: fastrand::Rng, stop: 
             session.transfer(from, rng.u32(from + 1..=20));
         }
         session.check_identity();
+        if let Some(ready) = ready.take() {
+            ready.send(()).unwrap();
+        }
         thread::sleep(PAUSE);
     }
 }
