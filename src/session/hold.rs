@@ -39,8 +39,8 @@ impl Session {
         let routing = &self.worker.shared.config.routing;
         let deadline = quest.arrived() + routing.hold_timeout;
         // Of two primaries that dispute each other no time makes one.
-        let may_wait = (refusal == Refusal::NoPrimary || routing.fallback == Fallback::Primary)
-            && self.view().alarm.is_none();
+        let may_wait =
+            (refusal == Refusal::NoPrimary || routing.fallback == Fallback::Primary) && self.view().alarm.is_none();
         if !may_wait || Instant::now() >= deadline {
             return Err(self.refusal(refusal, quest));
         }

@@ -160,8 +160,7 @@ address = "[::1]:0"
 #[test]
 fn everything_that_can_be_said_arrives() {
     let config = read(&format!(
-        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\nadmin_users = [\"app\"]\nstats_users = [\"app\"]\n{GOOD}{}",
-        EVERYTHING
+        "workers = 3\nauth_type = \"md5\"\nshutdown_timeout = \"1.5s\"\nadmin_users = [\"app\"]\nstats_users = [\"app\"]\n{GOOD}{EVERYTHING}"
     ))
     .unwrap();
     assert_eq!((config.workers, config.auth_type), (3, AuthType::Md5));

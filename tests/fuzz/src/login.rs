@@ -5,12 +5,11 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::Shutdown;
-use std::sync::Arc;
+use std::path::Path;
 
 use causeway::auth::client::Authenticator;
-use causeway::config::{AuthType, Credential, User};
+use causeway::config::{AuthType, User, read};
 use causeway::net::login::LoginIo;
-use causeway::types::{Overrides, Secret};
 
 use super::input::Input;
 use super::wire::{block_on, frames, pair, written};
@@ -23,18 +22,11 @@ thread_local! {
 }
 
 fn users() -> BTreeMap<String, User> {
-    let app = User {
-        credential: Credential::Plain(Secret::new(PASSWORD)),
-        server_password: None,
-        pool_mode: None,
-        pool_size: None,
-        max_client_connections: None,
-        max_connections: None,
-        timeouts: Arc::default(),
-        replication: false,
-        consistency: Overrides::default(),
-    };
-    BTreeMap::from([("app".to_owned(), app)])
+    let text = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:6432\"\n[clusters.main]\ncontrol = {{ user = \"causeway\" }}\n\
+         [[clusters.main.nodes]]\nname = \"a\"\nhost = \"10.0.0.1\"\n[users.app]\npassword = {PASSWORD:?}\n"
+    );
+    read("c.toml", &text, Path::new("")).unwrap().users
 }
 
 pub fn survive(data: &[u8]) {
