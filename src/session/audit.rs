@@ -97,6 +97,8 @@ impl Session {
         for _ in 0..TRIES {
             match self.ask(&question, 1).await? {
                 Ok(asked) => return self.take_answers(plan, &asked.rows).await,
+                // It is gone, or its answer may still come: with it goes what the session may have there.
+                Err(error) if self.held.as_ref().is_none_or(|held| held.owes) => return Err(Ended::Farewell(error)),
                 Err(error) => tracing::debug!(%error, "a server did not say what a session has left there"),
             }
         }
