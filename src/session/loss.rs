@@ -154,7 +154,15 @@ impl Session {
         node: NodeId,
         why: &str,
     ) -> Result<(), Ended> {
-        let fate = self.fate(watch.told.as_deref().copied(), began).await;
+        let told = watch.told.as_deref().copied();
+        // A server that says farewell in the place of an answer has not committed: in a commit, and while that waits for
+        // a standby, it says nothing.
+        let is_plain = task.survey.only_dml || task.survey.sole == Some(Sole::Commit);
+        let fate = if told.is_none() && is_plain && watch.farewell.is_some() {
+            Fate::Aborted
+        } else {
+            self.fate(told, began).await
+        };
         let outcome = match fate {
             Fate::Committed => "committed",
             Fate::Aborted => "aborted",
