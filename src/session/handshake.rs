@@ -359,7 +359,11 @@ async fn greet(
 
 /// A server of the primary, or of any node when there is none: their greetings are alike.
 async fn any_server(worker: &Worker, cluster: &Cluster, pools: &PoolSet) -> Result<Lease<Server>> {
-    let view = cluster.topology.view();
+    let shared = &worker.shared;
+    // Nobody answered when they were asked last, and perhaps that was long ago: this process may have been stopped.
+    let asked_again = shared.config.probe.timeout + 2 * shared.config.probe.interval;
+    let view = cluster.topology.wait_for(|view| !view.is_dark());
+    let view = shared.timers.timeout(asked_again, view).await.unwrap_or_else(|_| cluster.topology.view().clone());
     let answering = |node: &&NodeView| node.role.is_some() && !node.is_unreachable() && !node.fenced;
     let others = || view.nodes.iter().filter(answering).map(|node| node.id).filter(|node| view.primary != Some(*node));
     // Who pauses may be about to stop the primary.
