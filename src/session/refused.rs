@@ -64,6 +64,7 @@ impl Session {
         let until = tokio::time::Instant::from_std(since + CONFIRMED_WITHIN);
         if !matches!(self.patiently(asked, until).await?, Some(Ok(_))) {
             // Whoever is to be the primary, the view knows soon.
+            self.view().nodes.iter().for_each(|node| self.cluster.topology.probe_now(node.id));
             let probed = self.cluster.topology.wait_for(|view| match view.primary.and_then(|id| view.node(id)) {
                 Some(primary) => primary.sampled_at >= Some(since),
                 None => true,

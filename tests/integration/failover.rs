@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use causeway::app::demo::cluster::{LocalCluster, LocalNode};
+use causeway::app::demo::cluster::{LocalCluster, LocalNode, Stop};
 
 use crate::faults::{LIMIT, PROBE, await_catalog};
 use crate::forks::follow;
@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = &[
     ("failover::a_commit_without_an_answer_is_looked_up", a_commit_without_an_answer_is_looked_up),
     ("failover::a_transaction_is_lost_once", a_transaction_is_lost_once),
     ("failover::statements_wait_for_the_next_primary", statements_wait_for_the_next_primary),
+    ("failover::a_primary_that_is_none_any_more_costs_no_error", a_primary_that_is_none_any_more_costs_no_error),
 ];
 
 const DATABASE: &str = "shop";
@@ -248,4 +249,50 @@ fn statements_wait_for_the_next_primary(_: &Env) {
     let answers: Vec<String> = waiting.iter_mut().map(|client| said(&client.read_to('Z'))).collect();
     assert_eq!(answers, ["INSERT 0 1", "BEGIN", "UPDATE 4"].map(str::to_owned), "{}", proxy.log());
     held(0.0);
+}
+
+/// The roles change while nobody looks: the first write finds it out.
+fn a_primary_that_is_none_any_more_costs_no_error(_: &Env) {
+    let cluster = started("wal_log_hints = on\n");
+    let seldom = PROBE.replace("interval = \"100ms\"", "interval = \"1m\"").replace("\"500ms\"", "\"10s\"");
+    let proxy = Proxy::start(&cluster, &seldom);
+    await_catalog_of(&proxy);
+    let sessions: [(Frames, &[(&str, &str)]); 4] = [
+        (simple, &[("INSERT INTO t VALUES (2)", "INSERT 0 1")]),
+        (extended, &[("INSERT INTO t VALUES (2)", "INSERT 0 1")]),
+        (simple, &[("BEGIN", "BEGIN"), ("INSERT INTO t VALUES (2)", "INSERT 0 1"), ("COMMIT", "COMMIT")]),
+        (
+            extended,
+            &[
+                ("BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN"),
+                ("INSERT INTO t VALUES (2) RETURNING current_setting('transaction_isolation')", "repeatable read"),
+                ("END", "COMMIT"),
+            ],
+        ),
+    ];
+    let mut clients = sessions.each_ref().map(|_| proxy.target(DATABASE).raw());
+    for client in &mut clients {
+        assert_eq!(said(&ask(client, &simple("INSERT INTO t VALUES (1)"))), "INSERT 0 1");
+        assert!(!said(&ask(client, &simple("SHOW causeway.position"))).starts_with('!'));
+    }
+    cluster.catch_up().unwrap();
+    let [old, new] = [0, 1].map(|index| &cluster.nodes()[index]);
+    old.stop(Stop::Fast).unwrap();
+    new.promote().unwrap();
+    new.sql("postgres", "CHECKPOINT").unwrap();
+    old.rewind(new).unwrap();
+    old.start().unwrap();
+    for (client, (frames, steps)) in clients.iter_mut().zip(sessions) {
+        for (sql, want) in steps {
+            assert_eq!(said(&ask(client, &frames(sql))), *want, "{sql}\n{}", proxy.log());
+        }
+    }
+    assert_eq!(new.sql(DATABASE, "SELECT count(*) FROM t WHERE n = 2").unwrap(), "4");
+    // Who wants no writes is told so by the primary itself.
+    let got = said(&ask(&mut clients[0], &simple("SET default_transaction_read_only = on")));
+    assert_eq!(got, "SET");
+    for frames in [simple, extended] {
+        let got = said(&ask(&mut clients[0], &frames("INSERT INTO t VALUES (3)")));
+        assert!(got.starts_with("!25006"), "{got}");
+    }
 }

@@ -57,7 +57,7 @@ fn reads_outlive_the_primary(_: &Env) {
     let cluster = cluster_with_tables();
     cluster.primary().sql(DATABASE, ON_REPLICA_SETUP).unwrap();
     cluster.catch_up().unwrap();
-    let proxy = Proxy::start(&cluster, PROBE);
+    let proxy = Proxy::start(&cluster, &format!("\n[routing]\nhold_timeout = \"0s\"\n{PROBE}"));
     let traffic = Traffic::start(&proxy.target(DATABASE));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     // It is between two transactions whenever something happens.
@@ -99,7 +99,7 @@ fn reads_outlive_the_primary(_: &Env) {
 /// Without a primary nobody can tell whether a replica is up to date, so the promise of `max_lag` ends the reads.
 fn reads_end_when_staleness_passes_the_limit(_: &Env) {
     let cluster = cluster_with_tables();
-    let proxy = Proxy::start(&cluster, &format!("\n[routing]\nmax_lag = \"2s\"\n{PROBE}"));
+    let proxy = Proxy::start(&cluster, &format!("\n[routing]\nmax_lag = \"2s\"\nhold_timeout = \"0s\"\n{PROBE}"));
     block_on(async {
         let client = proxy.target(DATABASE).connect().await;
         await_catalog(&proxy);
@@ -116,9 +116,9 @@ fn reads_end_when_staleness_passes_the_limit(_: &Env) {
     });
 }
 
-/// A class that drivers take for a lost or a refused connection.
+/// A class that drivers take for a lost or a refused connection, or a transaction that was lost with its server.
 fn is_of_an_outage(code: &SqlState) -> bool {
-    code.code().starts_with("08") || code.code().starts_with("57P0")
+    code.code().starts_with("08") || code.code().starts_with("57P0") || *code == SqlState::T_R_SERIALIZATION_FAILURE
 }
 
 fn replicas_may_be_down_at_the_start(_: &Env) {
