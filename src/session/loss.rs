@@ -106,11 +106,16 @@ impl Session {
         let mut input = std::mem::take(&mut held.lease.input);
         held.lease.close(Close::Lost);
         let loss = Loss::of(task, began, watch);
-        let can_go_on = self.show_rest(&mut input).await? && task.end != End::Overflow;
+        let can_go_on = self.show_rest(&mut input).await? && task.end != End::Overflow && !watch.dismissed;
         if !self.pins.is_empty() || self.mode == PoolMode::Session || !can_go_on {
             self.worker.shared.metrics.lost_server(&self.cluster.config.name, "session_ended");
             self.ledger.abandon();
-            return Err(if can_go_on && watch.error.is_none() { Ended::Farewell(error) } else { Ended::ByServer });
+            let is_told = watch.error.is_some();
+            return Err(if is_told {
+                Ended::ByServer
+            } else {
+                Ended::Farewell(watch.farewell.take().unwrap_or(error))
+            });
         }
         self.worker.shared.metrics.lost_server(&self.cluster.config.name, loss.as_str());
         let why = watch.farewell.as_ref().map_or_else(|| error.message().to_owned(), |said| said.message().to_owned());

@@ -132,12 +132,18 @@ impl Link {
         // Who is idle is told when Causeway shuts down.
         self.seat.waits(false);
         let (cluster, node) = (Arc::clone(&self.cluster), self.server.node);
+        let replaced = || {
+            let message = "terminating connection: another node is the primary now";
+            Some(Error::new(Fault::Node, sqlstate::ADMIN_SHUTDOWN, message))
+        };
         let farewell = tokio::select! {
             biased;
-            farewell = poll_fn(|cx| self.poll(cx)) => farewell,
-            _ = cluster.topology.wait_for(|view| view.primary.is_some_and(|primary| primary != node)) => {
-                Some(Error::new(Fault::Node, sqlstate::ADMIN_SHUTDOWN, "terminating connection: another node is the primary now"))
+            farewell = poll_fn(|cx| self.poll(cx)) => {
+                // The fence cuts the server before anybody is told why.
+                let is_fenced = cluster.pools.endpoints()[node.index()].fence.is_raised();
+                if is_fenced && !self.client_ended { farewell.or_else(replaced) } else { farewell }
             }
+            _ = cluster.topology.wait_for(|view| view.primary.is_some_and(|primary| primary != node)) => replaced(),
         };
         if let Some(error) = farewell {
             // A client that does not read keeps nobody waiting.

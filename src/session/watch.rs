@@ -102,6 +102,8 @@ pub struct Watch {
     pub received_bytes: u64,
     /// The server's last words are not the session's.
     pub survives: bool,
+    /// It has ended the session by its own choice.
+    pub dismissed: bool,
     /// What the server told of the transaction before its commit.
     pub told: Option<Box<Told>>,
 }
@@ -230,6 +232,11 @@ impl Watch {
     }
 }
 
+/// The server ends because its node does, or because an administrator has ended it; else the session is to blame.
+fn is_outage(fields: &ErrorFields<'_>) -> bool {
+    Cause::of(fields) == Some(Cause::Shutdown)
+}
+
 /// Why a server ends, in its own words.
 fn last_words(fields: &ErrorFields<'_>) -> Error {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -268,10 +275,12 @@ impl Observer for Observed<'_> {
         watch.intake = watch.after_copy();
         // What has come with the error is not shown yet, and need not be.
         watch.refuse(Cause::of(fields));
-        let is_outage = Cause::of(fields) == Some(Cause::Shutdown);
-        if fields.is_fatal() && is_outage && watch.survives && watch.refused().is_none() {
-            watch.farewell = Some(last_words(fields));
-            return true;
+        if fields.is_fatal() && watch.refused().is_none() {
+            watch.dismissed = !is_outage(fields);
+            if watch.survives && !watch.dismissed {
+                watch.farewell = Some(last_words(fields));
+                return true;
+            }
         }
         if watch.refused().is_none() {
             watch.error.get_or_insert(fields.sqlstate);
@@ -334,6 +343,7 @@ impl Observer for Observed<'_> {
 
     fn farewell(&mut self, fields: &ErrorFields<'_>) {
         self.watch.server_gone = true;
+        self.watch.dismissed = !is_outage(fields);
         self.watch.farewell = Some(last_words(fields));
     }
 

@@ -253,9 +253,10 @@ fn statements_wait_for_the_next_primary(_: &Env) {
 
 /// The roles change while nobody looks: the first write finds it out.
 fn a_primary_that_is_none_any_more_costs_no_error(_: &Env) {
-    let cluster = started("wal_log_hints = on\n");
+    let cluster = started("wal_log_hints = on\nfull_page_writes = on\n");
     let seldom = PROBE.replace("interval = \"100ms\"", "interval = \"1m\"").replace("\"500ms\"", "\"10s\"");
-    let proxy = Proxy::start(&cluster, &seldom);
+    let patient = "\n[routing]\nmax_staleness = \"5m\"\nmax_lag = \"5m\"\n";
+    let proxy = Proxy::start(&cluster, &format!("{patient}{seldom}"));
     await_catalog_of(&proxy);
     let sessions: [(Frames, &[(&str, &str)]); 4] = [
         (simple, &[("INSERT INTO t VALUES (2)", "INSERT 0 1")]),
