@@ -219,7 +219,7 @@ impl Session {
         let status = self.status();
         if watch.server_gone {
             self.tell_ready(watch, status).await?;
-            return self.part_from_server(watch);
+            return self.part_from_server(survey, watch);
         }
         self.tell_news(watch).await?;
         self.restore_login(survey).await?;
@@ -245,17 +245,24 @@ impl Session {
         self.tell(&ready).await
     }
 
-    fn part_from_server(&mut self, watch: &mut Watch) -> Result<(), Ended> {
-        let kept = self.must_keep();
+    /// The server went away right behind its answer: with it goes a transaction, but not a session, unless the server
+    /// had, or may have had, more of it.
+    fn part_from_server(&mut self, survey: &Survey, watch: &mut Watch) -> Result<(), Ended> {
+        const UNKNOWN: Effects = Effects::LASTING.union(Effects::SET).union(Effects::HIDDEN);
+        let in_transaction = self.status() != TransactionStatus::Idle;
+        let may_have_set = self.unaudited.effects.union(survey.effects).intersects(UNKNOWN) && !in_transaction;
+        let keeps_more = !self.pins.is_empty() || self.pipeline_open || self.mode == PoolMode::Session || may_have_set;
         if let Some(held) = self.held.take() {
             self.give_back(held, true);
         }
-        match watch.farewell.take() {
-            // What the session had on the server is gone with it.
-            Some(farewell) if kept => Err(Ended::Farewell(farewell)),
-            None if kept => Err(Ended::ByServer),
-            _ => Ok(()),
+        if keeps_more || watch.dismissed && in_transaction {
+            return Err(watch.farewell.take().map_or(Ended::ByServer, Ended::Farewell));
         }
+        if in_transaction {
+            self.worker.shared.metrics.lost_server(&self.cluster.config.name, "transaction_lost");
+            self.lose_transaction();
+        }
+        Ok(())
     }
 
     /// What the client has deallocated by SQL.
