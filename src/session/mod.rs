@@ -2,8 +2,13 @@
 //!
 //! One task per session, on one worker. `Session::run` is the loop of design steps 1 to 8: `batch` collects, `survey`
 //! classifies, `lead` routes and leases (`causality` knows what the session has seen, `meet` finds or waits for a replica
-//! that has it, `own` are the settings that say what is wanted), `translate` and `outbound` write to the server, `exchange` and `relay` pass the
-//! answer on, `settle` takes the outcome back and keeps or releases the lease.
+//! that has it, `own` are the settings that say what is wanted, `hold` and `gate` let wait for a primary), `translate` and
+//! `outbound` write to the server, `exchange` and `relay` pass the answer on, `settle` takes the outcome back and keeps
+//! or releases the lease.
+//!
+//! When a server is lost, `loss` finds out what became of the batch (`commit` has asked for what it takes to know), `lost`
+//! answers for a transaction that is gone, and `begin` begins one anew that had done nothing. `refused` learns from nodes
+//! that refuse a batch.
 
 mod audit;
 pub mod batch;
