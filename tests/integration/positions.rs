@@ -207,12 +207,14 @@ fn an_unflushed_neighbour_is_not_waited_for(_: &Env) {
         cluster.replicas()[0].sql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
         neighbour.batch_execute("COMMIT").await.unwrap();
         let sample = watched.position().await;
+        let nudges = watched.metric("causeway_nudges_total");
         let replica = &REPLICAS[..1];
         let met = watched.topology.wait_for_replay(sample.position, replica, soon(Duration::from_millis(300))).await;
         assert_eq!(met, None);
-        // At the end of a page a flush position may be that of half a record.
+        // At the end of a page a flush position may be that of half a record; and the last one of before may still have
+        // been under way.
         let doubtful = u64::from(sample.position.lsn.0.is_multiple_of(PAGE));
-        assert!(watched.metric("causeway_nudges_total") <= nudges + doubtful);
+        assert!(watched.metric("causeway_nudges_total") <= nudges + doubtful + 1);
     });
 }
 
