@@ -8,7 +8,6 @@ use crate::error::{Error, Fault, Result, sqlstate};
 use crate::metrics::Origin;
 use crate::pool::Close;
 use crate::sql::Sole;
-use crate::types::PoolMode;
 use crate::wire::backend::{
     BIND_COMPLETE, CLOSE_COMPLETE, NO_DATA, NO_PARAMETERS, PARSE_COMPLETE, Severity, put_command_complete, put_error,
     put_ready,
@@ -64,7 +63,7 @@ impl Session {
         if let Some(held) = self.held.take() {
             held.lease.close(Close::Lost);
         }
-        let keeps_more = !self.pins.is_empty() || self.mode == PoolMode::Session || self.pipeline_open;
+        let keeps_more = self.has_more_than_a_transaction();
         let outcome = if keeps_more { "session_ended" } else { "transaction_lost" };
         self.worker.shared.metrics.lost_server(&self.cluster.config.name, outcome);
         if keeps_more {

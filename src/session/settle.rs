@@ -251,7 +251,7 @@ impl Session {
         const UNKNOWN: Effects = Effects::LASTING.union(Effects::SET).union(Effects::HIDDEN);
         let in_transaction = self.status() != TransactionStatus::Idle;
         let may_have_set = self.unaudited.effects.union(survey.effects).intersects(UNKNOWN) && !in_transaction;
-        let keeps_more = !self.pins.is_empty() || self.pipeline_open || self.mode == PoolMode::Session || may_have_set;
+        let keeps_more = self.has_more_than_a_transaction() || may_have_set;
         if let Some(held) = self.held.take() {
             self.give_back(held, true);
         }
@@ -336,8 +336,12 @@ impl Session {
     /// The session holds a server that has something of its own.
     pub(super) fn must_keep(&self) -> bool {
         let in_transaction = |held: &Held| held.lease.status != TransactionStatus::Idle;
-        let pinned = self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session;
-        self.held.as_ref().is_some_and(|held| pinned || in_transaction(held))
+        self.held.as_ref().is_some_and(|held| self.has_more_than_a_transaction() || in_transaction(held))
+    }
+
+    /// It would lose something with its server that no other one could give it.
+    pub(super) fn has_more_than_a_transaction(&self) -> bool {
+        self.pipeline_open || !self.pins.is_empty() || self.mode == PoolMode::Session
     }
 
     /// Lets the server go unless something keeps the session with it.

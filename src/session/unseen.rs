@@ -237,7 +237,7 @@ impl Session {
 
     /// The server went away with a question of ours, and with the session's transaction, if there was one.
     fn question_lost(&mut self, error: Error) -> Ended {
-        let keeps_more = !self.pins.is_empty() || self.mode == PoolMode::Session || self.pipeline_open;
+        let keeps_more = self.has_more_than_a_transaction();
         let in_transaction = self.status() != TransactionStatus::Idle;
         self.ledger.abandon();
         self.undo_failed();

@@ -12,7 +12,6 @@ use super::watch::Watch;
 use super::{Ended, Session};
 use crate::error::Error;
 use crate::pool::Close;
-use crate::types::PoolMode;
 use crate::wire::frontend::tag;
 
 /// A batch has come: the first `bytes` of the client's input.
@@ -133,7 +132,7 @@ impl Session {
         held.lease.close(Close::Lost);
         // Some ends are the client's own wish, as after idle_in_transaction_session_timeout.
         let is_outage = matches!(why.sqlstate(), "57P01" | "57P02" | "57P03") || why.sqlstate().starts_with("08");
-        let keeps_more = !self.pins.is_empty() || self.mode == PoolMode::Session || self.pipeline_open;
+        let keeps_more = self.has_more_than_a_transaction();
         let metrics = &self.worker.shared.metrics;
         if keeps_more || !is_outage || !is_whole {
             metrics.lost_server(&self.cluster.config.name, "session_ended");
